@@ -1,0 +1,1 @@
+//! Accounts, passwords and the stores that keep them.

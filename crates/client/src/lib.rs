@@ -1,0 +1,1 @@
+//! Transfers to and from remote servers: plan, resume, verify.

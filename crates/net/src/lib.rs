@@ -1,0 +1,1 @@
+//! A socket-server runtime that knows no protocol.

@@ -1,0 +1,1 @@
+//! FTP as pure functions between bytes and types.

@@ -1,0 +1,1 @@
+//! Sessions and protocols on top of the virtual file system.

@@ -1,0 +1,1 @@
+//! The virtual file system: jail, permissions, quota, staged uploads, digests.
