@@ -1,1 +1,27 @@
 //! A socket-server runtime that knows no protocol.
+//!
+//! ```text
+//! Endpoint ──bind──► Listener ──accept──► access hook ──► limits ──► StreamService::serve(Connection)
+//!                        ▲                                   │
+//!                      Drain ◄── begin / wait / cut          └─ refused: StreamService::refuse
+//! ```
+//!
+//! What is spoken on a connection is the service's business; this crate admits
+//! peers, counts them, hands over one [`Stream`] each, and ends them in order.
+//! It depends on no other crate of the workspace.
+
+mod accept;
+mod access;
+mod drain;
+mod endpoint;
+mod limit;
+mod service;
+mod stream;
+
+pub use accept::{AcceptOptions, serve};
+pub use access::{AccessHook, AllowAll, Verdict};
+pub use drain::{Drain, DrainReport};
+pub use endpoint::{BindError, Endpoint, EndpointOptions, Listener};
+pub use limit::{ConnectionLimits, ConnectionSlot, ConnectionSlots, LimitReached};
+pub use service::{Connection, Refused, StreamService};
+pub use stream::Stream;

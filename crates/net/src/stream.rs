@@ -1,0 +1,95 @@
+//! The one type of byte stream that services see.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A connected byte stream, whatever carries it.
+#[derive(Debug)]
+pub enum Stream {
+    /// A TCP connection without encryption.
+    Tcp(TcpStream),
+    /// A pipe within the process, for tests of services.
+    Memory(DuplexStream),
+}
+
+impl Stream {
+    /// The plain socket below, where content may be handed to the kernel
+    /// (`sendfile`, `splice`) without passing through this process.
+    pub fn as_plain_socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(socket) => Some(socket),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Sends small writes at once instead of gathering them (TCP_NODELAY).
+    /// A stream that is no TCP connection has nothing to set.
+    pub fn set_nodelay(&self) {
+        if let Self::Tcp(socket) = self {
+            // Failing only costs time, and only on a socket that is already broken.
+            let _ = socket.set_nodelay(true);
+        }
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(socket: TcpStream) -> Self {
+        Self::Tcp(socket)
+    }
+}
+
+impl From<DuplexStream> for Stream {
+    fn from(pipe: DuplexStream) -> Self {
+        Self::Memory(pipe)
+    }
+}
+
+/// An address with an IPv4-mapped IPv6 form written as IPv4, so that one peer has one address.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
