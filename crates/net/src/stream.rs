@@ -1,7 +1,7 @@
 //! The one type of byte stream that services see.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -49,9 +49,13 @@ impl From<DuplexStream> for Stream {
     }
 }
 
-/// An address with an IPv4-mapped IPv6 form written as IPv4, so that one peer has one address.
+/// An address with an IPv4-mapped IPv6 form written as IPv4, so that one peer
+/// has one address; any other keeps its scope.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    }
 }
 
 impl AsyncRead for Stream {
