@@ -1,1 +1,23 @@
-//! The virtual file system: jail, permissions, quota, staged uploads, digests.
+//! The virtual file system: what an account sees, may do and may fill.
+//!
+//! ```text
+//! Vfs ─► authorize (permissions) ─► Ledger (quota) ─► Storage (local, memory)
+//!  │                                                    │
+//!  └─ Upload: reserve ─► write ─► commit | cut | discard ┘   Download, Listing, digests
+//! ```
+//!
+//! Invariants: nothing reaches a storage that the permission gate has not
+//! passed; no byte is written that the ledger has not reserved; a name shows a
+//! whole file, or one that is marked incomplete.
+
+mod authorize;
+mod home;
+mod quota;
+pub mod storage;
+mod upload;
+mod vfs;
+
+pub use home::Home;
+pub use quota::{Ledger, QuotaReport, UsageJournal};
+pub use upload::{Committed, Disposition, Upload, UploadOptions};
+pub use vfs::{Download, Listing, Partial, Vfs};

@@ -1,0 +1,37 @@
+//! A home directory in use: its storage and its ledger.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::quota::Ledger;
+use crate::storage::Storage;
+
+/// One home directory, once in a process: all sessions on it share one ledger,
+/// whichever account they belong to.
+pub struct Home {
+    storage: Arc<dyn Storage>,
+    ledger: Arc<Ledger>,
+}
+
+impl Home {
+    /// A home of its parts.
+    pub fn new(storage: Arc<dyn Storage>, ledger: Arc<Ledger>) -> Arc<Self> {
+        Arc::new(Self { storage, ledger })
+    }
+
+    /// Where the files are.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// How much they are.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+}
+
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Home")
+    }
+}

@@ -1,0 +1,420 @@
+//! The ledger: how much a home holds, exactly, at every moment.
+//!
+//! Everything on the disk is charged, staged objects included. An upload that
+//! will replace a file has the file's size as credit, but never more than it
+//! has staged itself, so that what is visible cannot pass the limit however
+//! uploads interleave: `charged - credit <= limit` holds after every step.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::BoxFuture;
+use wharf_model::{QuotaKind, QuotaLimits, Refusal, Usage};
+
+/// Where a home's usage is kept between runs of the server.
+pub trait UsageJournal: Send + Sync + 'static {
+    /// Notes durably that the home is about to change, so that its stored usage is not to be trusted.
+    fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>>;
+
+    /// Stores `usage` and notes that it is what the disk holds.
+    fn save(&self, usage: Usage) -> BoxFuture<'_, Result<(), Refusal>>;
+}
+
+/// One home's account of what it holds; shared by all sessions on it.
+pub struct Ledger {
+    // Makes "compare, then charge" one step; never held across an await.
+    state: Mutex<State>,
+    /// Operations that may change the home right now.
+    active: AtomicUsize,
+    /// Whether the journal says dirty: a look before the lock below is taken.
+    dirty: AtomicBool,
+    /// Orders `mark_dirty` and `save`; held across both by design.
+    journal: tokio::sync::Mutex<Box<dyn UsageJournal>>,
+}
+
+#[derive(Default)]
+struct State {
+    charged: Usage,
+    credit: Usage,
+}
+
+impl Ledger {
+    /// A ledger that starts at `usage`. `dirty` says whether the journal
+    /// already distrusts its own number.
+    pub fn new(usage: Usage, dirty: bool, journal: Box<dyn UsageJournal>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                charged: usage,
+                credit: Usage::ZERO,
+            }),
+            active: AtomicUsize::new(0),
+            dirty: AtomicBool::new(dirty),
+            journal: tokio::sync::Mutex::new(journal),
+        })
+    }
+
+    /// What the home holds now, staged objects included.
+    pub fn usage(&self) -> Usage {
+        self.lock().charged
+    }
+
+    /// Must be held by everything that changes the home. The journal is marked
+    /// dirty before the first change since its last clean save, so that no
+    /// crash leaves a number that is trusted and wrong.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub async fn begin(self: &Arc<Self>) -> Result<Activity, Refusal> {
+        let activity = Activity::new(Arc::clone(self));
+        if !self.dirty.load(Ordering::SeqCst) {
+            let journal = self.journal.lock().await;
+            if !self.dirty.load(Ordering::SeqCst) {
+                journal.mark_dirty().await?;
+                self.dirty.store(true, Ordering::SeqCst);
+            }
+        }
+        Ok(activity)
+    }
+
+    /// Saves the usage as clean if nothing is changing the home. Called from time to time.
+    ///
+    /// # Errors
+    /// The journal cannot be written; the ledger stays dirty.
+    pub async fn settle(&self) -> Result<(), Refusal> {
+        if !self.dirty.load(Ordering::SeqCst) || self.active.load(Ordering::SeqCst) > 0 {
+            return Ok(());
+        }
+        let journal = self.journal.lock().await;
+        // From here on a new activity waits for the journal before it changes anything ...
+        self.dirty.store(false, Ordering::SeqCst);
+        // ... unless it looked just before; then it is counted by now.
+        if self.active.load(Ordering::SeqCst) > 0 {
+            self.dirty.store(true, Ordering::SeqCst);
+            return Ok(());
+        }
+        let saved = journal.save(self.usage()).await;
+        if saved.is_err() {
+            self.dirty.store(true, Ordering::SeqCst);
+        }
+        saved
+    }
+
+    /// Opens an account for one change: what it charges and what it will release.
+    pub(crate) fn claim(self: &Arc<Self>, limits: QuotaLimits, activity: Activity) -> Claim {
+        Claim {
+            ledger: Arc::clone(self),
+            limits,
+            charged: Usage::ZERO,
+            expected: Usage::ZERO,
+            _activity: activity,
+        }
+    }
+
+    /// Takes away what was removed.
+    pub(crate) fn release(&self, removed: Usage) {
+        let mut state = self.lock();
+        state.charged = state.charged.saturating_sub(removed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts one operation that may change the home, until it is dropped.
+pub struct Activity(Arc<Ledger>);
+
+impl Activity {
+    fn new(ledger: Arc<Ledger>) -> Self {
+        ledger.active.fetch_add(1, Ordering::SeqCst);
+        Self(ledger)
+    }
+}
+
+impl Drop for Activity {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// One change's part of the ledger. Dropping it gives up its credit and keeps
+/// its charge: what was written is on the disk until somebody says otherwise.
+pub(crate) struct Claim {
+    ledger: Arc<Ledger>,
+    limits: QuotaLimits,
+    /// What this change has put on the disk.
+    charged: Usage,
+    /// What it will release at the end. Invariant: the ledger's credit contains
+    /// `min(expected, charged)` of it, field by field.
+    expected: Usage,
+    _activity: Activity,
+}
+
+impl Claim {
+    /// Expects to release `usage` at the end.
+    pub(crate) fn expect_release(&mut self, usage: Usage) {
+        let mut state = self.ledger.lock();
+        let before = smaller(self.expected, self.charged);
+        let after = smaller(usage, self.charged);
+        state.credit = state.credit.saturating_sub(before) + after;
+        drop(state);
+        self.expected = usage;
+    }
+
+    /// Whether `usage` more would fit now; charges nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::OverQuota`].
+    pub(crate) fn would_fit(&self, usage: Usage) -> Result<(), Refusal> {
+        let state = self.ledger.lock();
+        self.check(&state, usage).map(|_| ())
+    }
+
+    /// Charges `usage`, before it is put on the disk.
+    ///
+    /// # Errors
+    /// [`Refusal::OverQuota`]; then nothing is charged.
+    pub(crate) fn reserve(&mut self, usage: Usage) -> Result<(), Refusal> {
+        let mut state = self.ledger.lock();
+        let next = self.check(&state, usage)?;
+        *state = next;
+        drop(state);
+        self.charged += usage;
+        Ok(())
+    }
+
+    fn check(&self, state: &State, more: Usage) -> Result<State, Refusal> {
+        let before = smaller(self.expected, self.charged);
+        let after = smaller(self.expected, self.charged + more);
+        let next = State {
+            charged: state.charged + more,
+            credit: state.credit.saturating_sub(before) + after,
+        };
+        fits(&next, self.limits, more)?;
+        Ok(next)
+    }
+
+    /// Gives back what was charged and is not on the disk after all.
+    pub(crate) fn refund(&mut self, usage: Usage) {
+        let before = smaller(self.expected, self.charged);
+        self.charged = self.charged.saturating_sub(usage);
+        let after = smaller(self.expected, self.charged);
+        let mut state = self.ledger.lock();
+        state.charged = state.charged.saturating_sub(usage);
+        state.credit = state.credit.saturating_sub(before) + after;
+    }
+
+    /// Gives back everything that was charged.
+    pub(crate) fn refund_all(&mut self) {
+        self.refund(self.charged);
+    }
+
+    /// Ends the change: `released` is what it really took away. Checked again,
+    /// because what was to be replaced may have become smaller meanwhile.
+    ///
+    /// # Errors
+    /// [`Refusal::OverQuota`]; then nothing has changed and the caller must undo.
+    pub(crate) fn settle(&mut self, released: Usage) -> Result<(), Refusal> {
+        let mut state = self.ledger.lock();
+        let next = State {
+            charged: state.charged.saturating_sub(released),
+            credit: state
+                .credit
+                .saturating_sub(smaller(self.expected, self.charged)),
+        };
+        fits(&next, self.limits, self.charged)?;
+        *state = next;
+        drop(state);
+        self.expected = Usage::ZERO;
+        self.charged = Usage::ZERO;
+        Ok(())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let credit = smaller(self.expected, self.charged);
+        let mut state = self.ledger.lock();
+        state.credit = state.credit.saturating_sub(credit);
+    }
+}
+
+/// Whether the limits hold. Only what grew is judged: an account that is over
+/// a limit that was lowered can still delete and rename.
+fn fits(state: &State, limits: QuotaLimits, growth: Usage) -> Result<(), Refusal> {
+    let net = state.charged.saturating_sub(state.credit);
+    if growth.bytes > 0 && limits.bytes.is_some_and(|limit| net.bytes > limit) {
+        return Err(Refusal::OverQuota(QuotaKind::Bytes));
+    }
+    if growth.files > 0 && limits.files.is_some_and(|limit| net.files > limit) {
+        return Err(Refusal::OverQuota(QuotaKind::Files));
+    }
+    Ok(())
+}
+
+fn smaller(a: Usage, b: Usage) -> Usage {
+    Usage {
+        bytes: a.bytes.min(b.bytes),
+        files: a.files.min(b.files),
+    }
+}
+
+/// What is used, what may be, and what the storage has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaReport {
+    /// Used now.
+    pub usage: Usage,
+    /// The account's limits.
+    pub limits: QuotaLimits,
+    /// Bytes free on the storage, where it knows.
+    pub storage_free: Option<u64>,
+}
+
+impl QuotaReport {
+    /// Bytes that may still be written: the smaller of quota and storage.
+    pub fn bytes_left(&self) -> u64 {
+        let quota = self
+            .limits
+            .bytes
+            .map(|limit| limit.saturating_sub(self.usage.bytes));
+        let free = self.storage_free.unwrap_or(u64::MAX);
+        quota.unwrap_or(u64::MAX).min(free)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Counts what is asked of it.
+    #[derive(Default, Clone)]
+    pub(crate) struct Memory(pub(crate) Arc<Mutex<Vec<String>>>);
+
+    impl UsageJournal for Memory {
+        fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
+            self.0.lock().expect("lock").push("dirty".to_owned());
+            Box::pin(async { Ok(()) })
+        }
+
+        fn save(&self, usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
+            self.0
+                .lock()
+                .expect("lock")
+                .push(format!("{} {}", usage.bytes, usage.files));
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    fn usage(bytes: u64, files: u64) -> Usage {
+        Usage { bytes, files }
+    }
+
+    const LIMIT: QuotaLimits = QuotaLimits {
+        bytes: Some(100),
+        files: Some(3),
+    };
+
+    fn ledger(start: Usage) -> (Arc<Ledger>, Memory) {
+        let journal = Memory::default();
+        (
+            Ledger::new(start, false, Box::new(journal.clone())),
+            journal,
+        )
+    }
+
+    async fn claim(ledger: &Arc<Ledger>) -> Claim {
+        let activity = ledger.begin().await.expect("a journal");
+        ledger.claim(LIMIT, activity)
+    }
+
+    #[tokio::test]
+    async fn an_overwrite_counts_only_the_difference() {
+        let (ledger, _) = ledger(usage(90, 1));
+        let mut upload = claim(&ledger).await;
+        upload.expect_release(usage(90, 1));
+        upload.reserve(usage(100, 1)).expect("fits with the credit");
+        assert!(upload.reserve(usage(1, 0)).is_err());
+        upload.settle(usage(90, 1)).expect("fits");
+        assert_eq!(ledger.usage(), usage(100, 1));
+    }
+
+    #[tokio::test]
+    async fn credit_of_an_upload_that_has_staged_nothing_buys_nobody_space() {
+        let (ledger, _) = ledger(usage(100, 1));
+        let mut overwrite = claim(&ledger).await;
+        overwrite.expect_release(usage(100, 1));
+        let mut other = claim(&ledger).await;
+        assert!(other.reserve(usage(1, 1)).is_err());
+        overwrite.reserve(usage(60, 1)).expect("has credit");
+        assert!(other.reserve(usage(1, 1)).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_replaces_less_than_expected_is_refused() {
+        let (ledger, _) = ledger(usage(80, 1));
+        let mut upload = claim(&ledger).await;
+        upload.expect_release(usage(80, 1));
+        upload.reserve(usage(50, 1)).expect("fits with the credit");
+        // Somebody deletes the file and somebody else fills the space.
+        ledger.release(usage(80, 1));
+        let mut other = claim(&ledger).await;
+        other
+            .reserve(usage(100, 1))
+            .expect("fits: what is staged is credited");
+        other.settle(Usage::ZERO).expect("fits");
+        drop(other);
+        assert!(upload.settle(Usage::ZERO).is_err());
+        upload.refund(usage(50, 1));
+        assert_eq!(ledger.usage(), usage(100, 1));
+    }
+
+    #[tokio::test]
+    async fn the_file_limit_counts_entries() {
+        let (ledger, _) = ledger(usage(0, 2));
+        let mut first = claim(&ledger).await;
+        first.reserve(usage(0, 1)).expect("the third");
+        let mut second = claim(&ledger).await;
+        assert!(matches!(
+            second.reserve(usage(0, 1)),
+            Err(Refusal::OverQuota(QuotaKind::Files))
+        ));
+    }
+
+    #[tokio::test]
+    async fn the_journal_is_dirty_before_a_change_and_clean_only_when_nothing_changes() {
+        let (ledger, journal) = ledger(usage(5, 1));
+        let mut change = claim(&ledger).await;
+        change.reserve(usage(1, 0)).expect("fits");
+        ledger.settle().await.expect("nothing to do");
+        assert_eq!(*journal.0.lock().expect("lock"), ["dirty"]);
+        drop(change);
+        ledger.settle().await.expect("saves");
+        ledger.settle().await.expect("nothing to do");
+        assert_eq!(*journal.0.lock().expect("lock"), ["dirty", "6 1"]);
+        let _again = ledger.begin().await.expect("a journal");
+        assert_eq!(*journal.0.lock().expect("lock"), ["dirty", "6 1", "dirty"]);
+    }
+
+    #[test]
+    fn parallel_reservations_never_pass_the_limit() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let (ledger, _) = ledger(Usage::ZERO);
+        let claims: Vec<Claim> = (0..8).map(|_| runtime.block_on(claim(&ledger))).collect();
+        std::thread::scope(|scope| {
+            for mut claim in claims {
+                let ledger = &ledger;
+                scope.spawn(move || {
+                    for _ in 0..1000 {
+                        if claim.reserve(usage(7, 0)).is_ok() {
+                            assert!(ledger.usage().bytes <= 100);
+                            claim.refund(usage(7, 0));
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(ledger.usage(), Usage::ZERO);
+    }
+}

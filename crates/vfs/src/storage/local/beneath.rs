@@ -1,0 +1,184 @@
+//! Names beneath a directory descriptor: the jail.
+//!
+//! Every look-up goes through a `cap_std` directory, on Linux `openat2` with
+//! `RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS`. No path string reaches the
+//! operating system by another way.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use cap_std::fs::{Dir, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use wharf_model::{Entry, EntryKind, FileName, Refusal, Usage, VirtualPath};
+
+/// Names that begin so are the storage's own: no client sees or names them.
+const RESERVED: &[u8] = b".wharf-";
+/// A file that is being uploaded.
+pub(super) const STAGED: &str = ".wharf-staged.";
+/// What a cut overwrite left.
+pub(super) const PARKED: &str = ".wharf-parked.";
+
+/// Readable by everybody on the server's machine who may enter the home, which is 0700.
+pub(super) const FILE_MODE: u32 = 0o644;
+
+/// An extended attribute that marks a cut upload.
+pub(super) const INCOMPLETE: &str = "user.wharf.incomplete";
+
+/// Whether `name` is the storage's own.
+pub(super) fn is_reserved(name: &[u8]) -> bool {
+    name.starts_with(RESERVED)
+}
+
+/// `path` relative to the home, unless a component is the storage's own.
+pub(super) fn relative(path: &VirtualPath) -> Result<&Path, Refusal> {
+    if path.components().any(is_reserved) {
+        return Err(Refusal::NotFound);
+    }
+    Ok(Path::new(OsStr::from_bytes(path.as_relative_bytes())))
+}
+
+/// The directory that holds `path`, opened, and the last component.
+pub(super) fn parent(root: &Dir, path: &VirtualPath) -> Result<(Dir, PathBuf), Refusal> {
+    relative(path)?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        // The root has no name that could be made, removed or replaced.
+        return Err(Refusal::NotPermitted);
+    };
+    let directory = root.open_dir(relative(&parent)?).map_err(refusal)?;
+    Ok((directory, PathBuf::from(OsStr::from_bytes(name))))
+}
+
+/// As [`parent`], for a name that is about to be made.
+pub(super) fn parent_for_new(root: &Dir, path: &VirtualPath) -> Result<(Dir, PathBuf), Refusal> {
+    let name = path.file_name().ok_or(Refusal::AlreadyExists)?;
+    if is_reserved(name) {
+        return Err(Refusal::InvalidName(wharf_model::PathError::NotAName));
+    }
+    FileName::parse(name)?;
+    parent(root, path)
+}
+
+/// The entry of `metadata` under `name`.
+pub(super) fn entry(metadata: &Metadata, name: &[u8]) -> Entry {
+    let kind = kind_of(metadata);
+    Entry {
+        name: name.to_vec(),
+        kind,
+        size: if kind == EntryKind::File {
+            metadata.len()
+        } else {
+            0
+        },
+        modified: metadata
+            .modified()
+            .map_or(SystemTime::UNIX_EPOCH, |time| time.into_std()),
+        mode: metadata.mode() & 0o7777,
+        owner: metadata.uid(),
+        group: metadata.gid(),
+        links: metadata.nlink(),
+        unique: Some((metadata.dev(), metadata.ino())),
+        incomplete: false,
+    }
+}
+
+pub(super) fn kind_of(metadata: &Metadata) -> EntryKind {
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        EntryKind::File
+    } else if kind.is_dir() {
+        EntryKind::Directory
+    } else if kind.is_symlink() {
+        EntryKind::Symlink
+    } else {
+        EntryKind::Other
+    }
+}
+
+/// What one directory entry counts for.
+pub(super) fn usage_of(metadata: &Metadata) -> Usage {
+    Usage {
+        bytes: if metadata.is_file() {
+            metadata.len()
+        } else {
+            0
+        },
+        files: 1,
+    }
+}
+
+/// Opens a regular file beneath `directory`. Neither a pipe nor a device is
+/// ever waited for or touched.
+pub(super) fn open_regular(
+    directory: &Dir,
+    name: &Path,
+    options: &mut OpenOptions,
+) -> Result<(File, Metadata), Refusal> {
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    options.custom_flags(nonblocking);
+    let file = directory.open_with(name, options).map_err(|error| {
+        // Opening a socket, or a pipe without a reader for writing.
+        if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) {
+            Refusal::NotAFile
+        } else {
+            refusal(error)
+        }
+    })?;
+    let metadata = file.metadata().map_err(refusal)?;
+    match kind_of(&metadata) {
+        EntryKind::File => Ok((file.into_std(), metadata)),
+        EntryKind::Directory => Err(Refusal::IsADirectory),
+        EntryKind::Symlink | EntryKind::Other => Err(Refusal::NotAFile),
+    }
+}
+
+/// The one place where an error of the system becomes a refusal.
+pub(super) fn refusal(error: io::Error) -> Refusal {
+    let Some(errno) = Errno::from_io_error(&error) else {
+        // cap-std says "outside of the sandbox" without an error number; for
+        // the client there is nothing there.
+        return match error.kind() {
+            io::ErrorKind::PermissionDenied => Refusal::NotFound,
+            _ => Refusal::Io(error),
+        };
+    };
+    match errno {
+        Errno::NOENT | Errno::XDEV => Refusal::NotFound,
+        Errno::NOTDIR => Refusal::NotADirectory,
+        Errno::ISDIR => Refusal::IsADirectory,
+        Errno::EXIST => Refusal::AlreadyExists,
+        Errno::NOTEMPTY => Refusal::NotEmpty,
+        Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY => Refusal::SystemDenied,
+        Errno::LOOP | Errno::MLINK => Refusal::LinkLoop,
+        Errno::NAMETOOLONG => Refusal::InvalidName(wharf_model::PathError::NameTooLong),
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Refusal::StorageFull,
+        // A directory moved into itself; a name that the file system cannot hold.
+        Errno::INVAL | Errno::ILSEQ => Refusal::InvalidName(wharf_model::PathError::NotAName),
+        Errno::BUSY => Refusal::Busy,
+        Errno::OPNOTSUPP | Errno::NOSYS => Refusal::Unsupported,
+        _ => Refusal::Io(error),
+    }
+}
+
+/// An extended attribute's value, if there is one of at most 256 bytes.
+pub(super) fn attribute(file: &File, name: &str) -> Option<Vec<u8>> {
+    let mut value = [0_u8; 256];
+    let length = rustix::fs::fgetxattr(file, name, &mut value[..]).ok()?;
+    value.get(..length).map(<[u8]>::to_vec)
+}
+
+/// Sets an extended attribute. A file system without them only loses the mark.
+pub(super) fn set_attribute(file: &File, name: &str, value: &[u8]) {
+    if let Err(error) = rustix::fs::fsetxattr(file, name, value, rustix::fs::XattrFlags::empty()) {
+        tracing::debug!(%error, name, "extended attribute not set");
+    }
+}
+
+/// Removes an extended attribute, if it is there.
+pub(super) fn remove_attribute(file: &File, name: &str) {
+    let _ = rustix::fs::fremovexattr(file, name);
+}

@@ -1,0 +1,629 @@
+//! Plain files under a directory of this machine.
+//!
+//! What is uploaded as `a/b` is the file `a/b` in the home. System calls run on
+//! threads that may block, several in one hop.
+
+mod beneath;
+mod digest;
+mod staging;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, Metadata, OpenOptions, ReadDir};
+use rustix::fs::Timespec;
+use wharf_model::{
+    ByteRange, Digest, DigestAlgorithm, Entry, EntryKind, Refusal, Usage, VirtualPath,
+};
+
+use self::beneath::{
+    INCOMPLETE, PARKED, STAGED, attribute, entry, is_reserved, kind_of, open_regular, parent,
+    parent_for_new, refusal, relative, set_attribute, usage_of,
+};
+use self::staging::{
+    HeldTree, InPlace, Staged, Tree, drop_parked, parked_name, require_file, standing,
+    target_of_staged,
+};
+use crate::storage::{Batches, StagedFile, Storage, StorageResult, StoredFile, WriteMode};
+
+/// Readable by everybody on the server's machine who may enter the home, which is 0700.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// Entries of one piece of a listing: enough to make a hop to another thread
+/// cheap, few enough that a listing of any size stays small.
+const BATCH_ENTRIES: usize = 256;
+
+/// How a local storage treats its disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalOptions {
+    /// Content and name are on the disk before a commit returns.
+    pub durable: bool,
+}
+
+/// Files under one directory. Cheap to clone; all clones are the same storage.
+#[derive(Clone)]
+pub struct LocalStorage(Arc<Inner>);
+
+struct Inner {
+    root: Dir,
+    tree: Arc<Tree>,
+    options: LocalOptions,
+}
+
+impl LocalStorage {
+    /// The storage under `root`.
+    pub fn new(root: Dir, options: LocalOptions) -> Self {
+        Self(Arc::new(Inner {
+            root,
+            tree: Arc::default(),
+            options,
+        }))
+    }
+
+    fn run<'a, T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, Refusal> + Send + 'static,
+    ) -> StorageResult<'a, T> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(blocking(move || work(&inner)))
+    }
+}
+
+/// Runs what may block on a thread for such work.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Refusal::Io(io::Error::other(error))),
+    }
+}
+
+impl Storage for LocalStorage {
+    fn metadata<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Entry> {
+        let path = path.clone();
+        self.run(move |inner| inner.metadata(&path))
+    }
+
+    fn resolve<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, VirtualPath> {
+        let path = path.clone();
+        self.run(move |inner| inner.resolve(&path))
+    }
+
+    fn list<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Box<dyn Batches>> {
+        let (path, shared) = (path.clone(), Arc::clone(&self.0));
+        self.run(move |inner| {
+            let entries = inner.root.read_dir(relative(&path)?).map_err(refusal)?;
+            let directory = path.clone();
+            let batches = LocalBatches {
+                inner: shared,
+                directory,
+                entries: Some(entries),
+            };
+            Ok(Box::new(batches) as Box<dyn Batches>)
+        })
+    }
+
+    fn open<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Box<dyn StoredFile>> {
+        let path = path.clone();
+        self.run(move |inner| {
+            let (file, metadata) = inner.open_file(&path)?;
+            let entry = entry(&metadata, path.file_name().unwrap_or(b"/"));
+            let file = Arc::new(file);
+            Ok(Box::new(LocalFile { entry, file }) as Box<dyn StoredFile>)
+        })
+    }
+
+    fn stage<'a>(
+        &'a self,
+        path: &'a VirtualPath,
+        mode: WriteMode,
+    ) -> StorageResult<'a, Box<dyn StagedFile>> {
+        let path = path.clone();
+        self.run(move |inner| inner.stage(&path, mode))
+    }
+
+    fn partial<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Option<u64>> {
+        let path = path.clone();
+        self.run(move |inner| {
+            Ok(inner
+                .open_partial(&path)?
+                .map(|(_, metadata)| metadata.len()))
+        })
+    }
+
+    fn partial_digest<'a>(
+        &'a self,
+        path: &'a VirtualPath,
+        algorithm: DigestAlgorithm,
+    ) -> StorageResult<'a, Digest> {
+        let path = path.clone();
+        self.run(move |inner| {
+            let (file, _) = inner.open_partial(&path)?.ok_or(Refusal::NotFound)?;
+            Ok(digest::digest(&file, algorithm, None)?.0)
+        })
+    }
+
+    fn make_directory<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, ()> {
+        let path = path.clone();
+        self.run(move |inner| {
+            let (directory, name) = parent_for_new(&inner.root, &path)?;
+            let mut builder = DirBuilder::new();
+            builder.mode(DIRECTORY_MODE);
+            directory.create_dir_with(&name, &builder).map_err(refusal)
+        })
+    }
+
+    fn remove_directory<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Usage> {
+        let path = path.clone();
+        self.run(move |inner| inner.remove_directory(&path))
+    }
+
+    fn remove_file<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Usage> {
+        let path = path.clone();
+        self.run(move |inner| inner.remove_file(&path))
+    }
+
+    fn rename<'a>(
+        &'a self,
+        from: &'a VirtualPath,
+        to: &'a VirtualPath,
+    ) -> StorageResult<'a, Usage> {
+        let (from, to) = (from.clone(), to.clone());
+        self.run(move |inner| inner.rename(&from, &to))
+    }
+
+    fn set_modified<'a>(
+        &'a self,
+        path: &'a VirtualPath,
+        time: SystemTime,
+    ) -> StorageResult<'a, ()> {
+        let path = path.clone();
+        self.run(move |inner| {
+            let handle = inner.open_any(&path)?;
+            let times = rustix::fs::Timestamps {
+                last_access: Timespec {
+                    tv_sec: 0,
+                    tv_nsec: rustix::fs::UTIME_OMIT,
+                },
+                last_modification: timespec(time),
+            };
+            rustix::fs::futimens(&handle, &times).map_err(|error| refusal(error.into()))
+        })
+    }
+
+    fn set_mode<'a>(&'a self, path: &'a VirtualPath, mode: u32) -> StorageResult<'a, ()> {
+        let path = path.clone();
+        self.run(move |inner| {
+            let handle = inner.open_any(&path)?;
+            let mode = rustix::fs::Mode::from_raw_mode(mode & 0o777);
+            rustix::fs::fchmod(&handle, mode).map_err(|error| refusal(error.into()))
+        })
+    }
+
+    fn digest<'a>(
+        &'a self,
+        path: &'a VirtualPath,
+        algorithm: DigestAlgorithm,
+        range: Option<ByteRange>,
+    ) -> StorageResult<'a, (Digest, ByteRange)> {
+        let path = path.clone();
+        self.run(move |inner| digest::digest(&inner.open_file(&path)?.0, algorithm, range))
+    }
+
+    fn measure(&self) -> StorageResult<'_, Usage> {
+        self.run(|inner| inner.walk(&mut |_, _, metadata| usage_of(metadata)))
+    }
+
+    fn recover(&self) -> StorageResult<'_, Usage> {
+        self.run(|inner| {
+            // Twice, because what is renamed on the way may be met again.
+            inner.walk(&mut |directory, name, metadata| {
+                if let Some(target) = target_of_staged(name.as_os_str().as_bytes())
+                    && metadata.is_file()
+                {
+                    recover_staged(directory, name, metadata, target);
+                }
+                Usage::ZERO
+            })?;
+            inner.walk(&mut |_, _, metadata| usage_of(metadata))
+        })
+    }
+
+    fn free_bytes(&self) -> StorageResult<'_, Option<u64>> {
+        self.run(|inner| {
+            let state = rustix::fs::fstatvfs(&inner.root).map_err(|error| refusal(error.into()))?;
+            Ok(Some(state.f_bavail.saturating_mul(state.f_frsize)))
+        })
+    }
+}
+
+fn timespec(time: SystemTime) -> Timespec {
+    let (seconds, nanoseconds) = match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => (
+            i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            after.subsec_nanos(),
+        ),
+        Err(before) => {
+            let before = before.duration();
+            let whole = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            match before.subsec_nanos() {
+                0 => (-whole, 0),
+                part => (-whole - 1, 1_000_000_000 - part),
+            }
+        }
+    };
+    Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::from(nanoseconds),
+    }
+}
+
+impl Inner {
+    fn metadata(&self, path: &VirtualPath) -> Result<Entry, Refusal> {
+        let relative = relative(path)?;
+        let name = path.file_name().unwrap_or(b"/");
+        let metadata = match self.root.metadata(relative) {
+            Ok(metadata) => metadata,
+            // A link that leaves or leads nowhere is still an entry.
+            Err(error) => match self.root.symlink_metadata(relative) {
+                Ok(metadata) if metadata.is_symlink() => metadata,
+                _ => return Err(refusal(error)),
+            },
+        };
+        let mut entry = entry(&metadata, name);
+        if entry.kind == EntryKind::File {
+            entry.incomplete = self.is_incomplete(relative);
+        }
+        Ok(entry)
+    }
+
+    fn is_incomplete(&self, relative: &Path) -> bool {
+        open_regular(&self.root, relative, OpenOptions::new().read(true))
+            .is_ok_and(|(file, _)| attribute(&file, INCOMPLETE).is_some())
+    }
+
+    /// Follows links component by component. What is missing keeps its name.
+    fn resolve(&self, path: &VirtualPath) -> Result<VirtualPath, Refusal> {
+        let mut missing: Vec<Vec<u8>> = Vec::new();
+        let mut existing = path.clone();
+        loop {
+            match self.root.canonicalize(relative(&existing)?) {
+                Ok(found) => {
+                    let mut resolved = VirtualPath::parse(&found.into_os_string().into_vec())?;
+                    for name in missing.iter().rev() {
+                        resolved = resolved.resolve(name)?;
+                    }
+                    // A link may lead to a name that no client may name.
+                    relative(&resolved)?;
+                    return Ok(resolved);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let dangling = self
+                        .root
+                        .symlink_metadata(relative(&existing)?)
+                        .is_ok_and(|metadata| metadata.is_symlink());
+                    let (Some(parent), Some(name)) = (existing.parent(), existing.file_name())
+                    else {
+                        return Err(refusal(error));
+                    };
+                    if dangling {
+                        return Err(Refusal::NotFound);
+                    }
+                    missing.push(name.to_vec());
+                    existing = parent;
+                }
+                Err(error) => return Err(refusal(error)),
+            }
+        }
+    }
+
+    fn open_file(&self, path: &VirtualPath) -> Result<(File, Metadata), Refusal> {
+        open_regular(&self.root, relative(path)?, OpenOptions::new().read(true))
+    }
+
+    /// A file or directory, for a change of its attributes.
+    fn open_any(&self, path: &VirtualPath) -> Result<File, Refusal> {
+        match self.open_file(path) {
+            Ok((file, _)) => Ok(file),
+            Err(Refusal::IsADirectory) => {
+                let directory = self.root.open_dir(relative(path)?).map_err(refusal)?;
+                Ok(directory.into_std_file())
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn stage(&self, path: &VirtualPath, mode: WriteMode) -> Result<Box<dyn StagedFile>, Refusal> {
+        let (directory, name) = parent_for_new(&self.root, path)?;
+        let standing = match directory.symlink_metadata(&name) {
+            Ok(metadata) => {
+                require_file(&metadata)?;
+                Some(metadata)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(refusal(error)),
+        };
+        let expected = standing.as_ref().map_or(Usage::ZERO, usage_of);
+        let size = standing.as_ref().map_or(0, Metadata::len);
+        let (tree, options) = (&self.tree, self.options);
+        let offset = match (mode, &standing) {
+            (WriteMode::Replace | WriteMode::ResumeAt(0), _) | (WriteMode::Append, None) => {
+                return Ok(Box::new(Staged::create(
+                    tree, directory, name, expected, options,
+                )?));
+            }
+            (WriteMode::Append, Some(_)) => {
+                return Ok(Box::new(InPlace::open(
+                    tree, directory, name, None, options,
+                )?));
+            }
+            (WriteMode::ResumeAt(offset), _) => offset,
+        };
+        let parked = directory.symlink_metadata(parked_name(&name)).ok();
+        if parked.is_some_and(|parked| parked.len() == offset) {
+            return Ok(Box::new(Staged::resume_parked(
+                tree, directory, name, expected, options,
+            )?));
+        }
+        if offset > size {
+            return Err(Refusal::OffsetBeyondEnd { offset, size });
+        }
+        let (file, _) = open_regular(&directory, &name, OpenOptions::new().read(true))?;
+        if offset == size || attribute(&file, INCOMPLETE).is_some() {
+            return Ok(Box::new(InPlace::open(
+                tree,
+                directory,
+                name,
+                Some(offset),
+                options,
+            )?));
+        }
+        let staged = Staged::create(tree, directory, name, expected, options)?;
+        Ok(Box::new(staged.copy_from(&file, size, offset)?))
+    }
+
+    /// What can be resumed: what is parked, else the file itself when it is marked.
+    fn open_partial(&self, path: &VirtualPath) -> Result<Option<(File, Metadata)>, Refusal> {
+        let (directory, name) = parent(&self.root, path)?;
+        let open = |name: &Path| open_regular(&directory, name, OpenOptions::new().read(true));
+        match open(&parked_name(&name)) {
+            Err(Refusal::NotFound) => {}
+            found => return found.map(Some),
+        }
+        let found = open(&name)?;
+        Ok(attribute(&found.0, INCOMPLETE).is_some().then_some(found))
+    }
+
+    fn remove_directory(&self, path: &VirtualPath) -> Result<Usage, Refusal> {
+        let (directory, name) = parent(&self.root, path)?;
+        let held = self.tree.hold();
+        let mut removed = Usage { bytes: 0, files: 1 };
+        if directory.symlink_metadata(&name).map_err(refusal)?.is_dir() {
+            removed += remove_leftovers(&directory.open_dir(&name).map_err(refusal)?)?;
+        }
+        let result = directory.remove_dir(&name).map_err(refusal);
+        drop(held);
+        result.map(|()| removed)
+    }
+
+    fn remove_file(&self, path: &VirtualPath) -> Result<Usage, Refusal> {
+        let (directory, name) = parent(&self.root, path)?;
+        let held = self.tree.hold();
+        let metadata = standing(&held, &directory, &name)?.ok_or(Refusal::NotFound)?;
+        if metadata.is_dir() {
+            return Err(Refusal::IsADirectory);
+        }
+        directory.remove_file(&name).map_err(refusal)?;
+        Ok(usage_of(&metadata) + drop_parked(&directory, &name))
+    }
+
+    fn rename(&self, from: &VirtualPath, to: &VirtualPath) -> Result<Usage, Refusal> {
+        let (from_directory, from_name) = parent(&self.root, from)?;
+        let (to_directory, to_name) = parent_for_new(&self.root, to)?;
+        let held = self.tree.hold();
+        let source = standing(&held, &from_directory, &from_name)?.ok_or(Refusal::NotFound)?;
+        let replaced = self.replaced_by_rename(&held, &source, &to_directory, &to_name)?;
+        if to.starts_with(from) && to != from {
+            return Err(Refusal::InvalidName(wharf_model::PathError::NotAName));
+        }
+        from_directory
+            .rename(&from_name, &to_directory, &to_name)
+            .map_err(refusal)?;
+        Ok(replaced)
+    }
+
+    /// What a rename of `source` would take away under its new name.
+    fn replaced_by_rename(
+        &self,
+        held: &HeldTree<'_>,
+        source: &Metadata,
+        directory: &Dir,
+        name: &Path,
+    ) -> Result<Usage, Refusal> {
+        use cap_std::fs::MetadataExt as _;
+        let Some(target) = standing(held, directory, name)? else {
+            return Ok(Usage::ZERO);
+        };
+        if (target.dev(), target.ino()) == (source.dev(), source.ino()) {
+            // Two names of one file: rename(2) does nothing then.
+            return Ok(Usage::ZERO);
+        }
+        match (source.is_dir(), target.is_dir()) {
+            (false, false) => Ok(usage_of(&target)),
+            (false, true) => Err(Refusal::IsADirectory),
+            (true, _) => Err(Refusal::AlreadyExists),
+        }
+    }
+
+    /// Calls `count` for everything below the root and adds up what it says.
+    /// Links are not followed; what vanishes meanwhile is passed over.
+    fn walk(
+        &self,
+        count: &mut dyn FnMut(&Dir, &Path, &Metadata) -> Usage,
+    ) -> Result<Usage, Refusal> {
+        let mut total = Usage::ZERO;
+        let mut directories = VecDeque::from([PathBuf::from(".")]);
+        while let Some(path) = directories.pop_back() {
+            let Ok(directory) = self.root.open_dir(&path) else {
+                continue;
+            };
+            for found in directory.entries().map_err(refusal)? {
+                let Ok(found) = found else { continue };
+                let Ok(metadata) = found.metadata() else {
+                    continue;
+                };
+                let name = PathBuf::from(found.file_name());
+                total += count(&directory, &name, &metadata);
+                if metadata.is_dir() {
+                    directories.push_back(path.join(name));
+                }
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// What a crash left is treated as what a cut leaves.
+fn recover_staged(directory: &Dir, name: &Path, metadata: &Metadata, target: &[u8]) {
+    let target = Path::new(std::ffi::OsStr::from_bytes(target));
+    let taken = directory.symlink_metadata(target).is_ok();
+    let new_name = if taken {
+        parked_name(target)
+    } else {
+        target.to_path_buf()
+    };
+    let useless = metadata.len() == 0 || target_is_lost(name);
+    // One parked part for each name is enough.
+    let surplus = taken && directory.symlink_metadata(&new_name).is_ok();
+    let result = if useless || surplus {
+        directory.remove_file(name)
+    } else {
+        if let Ok((file, _)) =
+            open_regular(directory, name, OpenOptions::new().read(true).write(true))
+        {
+            set_attribute(&file, INCOMPLETE, b"1");
+        }
+        directory.rename(name, directory, &new_name)
+    };
+    if let Err(error) = result {
+        tracing::warn!(%error, "a staged file was left as it is");
+    }
+}
+
+/// A name that was too long to be kept whole.
+fn target_is_lost(staged: &Path) -> bool {
+    target_of_staged(staged.as_os_str().as_bytes())
+        .is_some_and(|target| target.starts_with(b"-") && target.len() == 65)
+}
+
+/// Removes parked parts from a directory that is about to go. Anything else
+/// stays, and makes the removal fail; a staged file has a writer.
+fn remove_leftovers(directory: &Dir) -> Result<Usage, Refusal> {
+    let mut parked = Vec::new();
+    for found in directory.entries().map_err(refusal)? {
+        let name = found.map_err(refusal)?.file_name();
+        if !name.as_bytes().starts_with(PARKED.as_bytes()) {
+            return Err(if name.as_bytes().starts_with(STAGED.as_bytes()) {
+                Refusal::Busy
+            } else {
+                Refusal::NotEmpty
+            });
+        }
+        parked.push(PathBuf::from(name));
+    }
+    let mut removed = Usage::ZERO;
+    for name in parked {
+        let metadata = directory.symlink_metadata(&name).map_err(refusal)?;
+        directory.remove_file(&name).map_err(refusal)?;
+        removed += usage_of(&metadata);
+    }
+    Ok(removed)
+}
+
+struct LocalBatches {
+    inner: Arc<Inner>,
+    directory: VirtualPath,
+    entries: Option<ReadDir>,
+}
+
+impl Batches for LocalBatches {
+    fn next(&mut self) -> StorageResult<'_, Option<Vec<Entry>>> {
+        Box::pin(async move {
+            let Some(mut entries) = self.entries.take() else {
+                return Ok(None);
+            };
+            let (inner, directory) = (Arc::clone(&self.inner), self.directory.clone());
+            let (batch, entries) = blocking(move || {
+                let batch = next_batch(&inner, &directory, &mut entries)?;
+                Ok((batch, entries))
+            })
+            .await?;
+            self.entries = batch.is_some().then_some(entries);
+            Ok(batch)
+        })
+    }
+}
+
+fn next_batch(
+    inner: &Inner,
+    directory: &VirtualPath,
+    entries: &mut ReadDir,
+) -> Result<Option<Vec<Entry>>, Refusal> {
+    let mut batch = Vec::with_capacity(BATCH_ENTRIES);
+    for found in entries.by_ref() {
+        let found = found.map_err(refusal)?;
+        let name = found.file_name();
+        if is_reserved(name.as_bytes()) {
+            continue;
+        }
+        // What vanishes between reading its name and its facts is not there.
+        let Ok(metadata) = found.metadata() else {
+            continue;
+        };
+        let mut listed = entry(&metadata, name.as_bytes());
+        if kind_of(&metadata) == EntryKind::Symlink
+            && let Ok(path) = directory.resolve(name.as_bytes())
+            && let Ok(followed) = inner.metadata(&path)
+        {
+            listed = followed;
+        }
+        batch.push(listed);
+        if batch.len() == BATCH_ENTRIES {
+            break;
+        }
+    }
+    Ok((!batch.is_empty()).then_some(batch))
+}
+
+struct LocalFile {
+    entry: Entry,
+    file: Arc<File>,
+}
+
+impl StoredFile for LocalFile {
+    fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> StorageResult<'_, Bytes> {
+        let file = Arc::clone(&self.file);
+        Box::pin(blocking(move || {
+            let mut content = vec![0; length];
+            let read = file.read_at(&mut content, offset).map_err(refusal)?;
+            content.truncate(read);
+            Ok(Bytes::from(content))
+        }))
+    }
+
+    fn as_file(&self) -> Option<&Arc<File>> {
+        Some(&self.file)
+    }
+}
