@@ -1,1 +1,31 @@
 //! Accounts, passwords and the stores that keep them.
+//!
+//! ```text
+//! name, password ─► Authenticator ─► Account        AccountStore ─► SqliteStore
+//!                     │       │                          ▲
+//!                     │       └── asks ──────────────────┘
+//!                     └── PasswordPool (argon2id, so many at a time)
+//! ```
+//!
+//! Left to others: throttling and limits of logins (the server's door), what a
+//! home holds (the virtual file system), texts for peers (each protocol).
+//!
+//! Invariants: a password is kept as an argon2id hash only and never printed;
+//! an unknown name costs what a wrong password costs; a home whose stored usage
+//! is clean was counted after the last write.
+
+mod account;
+mod authenticator;
+mod password;
+mod sqlite;
+mod store;
+
+pub use account::{
+    Account, AccountChange, ExecPolicy, NewAccount, PlainLogin, TlsPolicy, UnknownPolicy,
+};
+pub use authenticator::{Authenticator, LoginRefusal};
+pub use password::{
+    InvalidPasswordHash, NewPassword, PasswordError, PasswordHash, PasswordPolicy, PasswordPool,
+};
+pub use sqlite::SqliteStore;
+pub use store::{AccountStore, StoreError, StoreResult, StoredAccount, StoredUsage};

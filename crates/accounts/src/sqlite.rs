@@ -1,0 +1,488 @@
+//! Accounts in an SQLite database.
+//!
+//! The server and the command line use one file at the same time: write-ahead
+//! logging lets readers go on while one writes, and a writer waits for another
+//! for a while before it gives up. Every transaction is on the disk before it
+//! is reported, since a home's dirty mark must not be lost with the power.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Row as _, SqlitePool};
+use wharf_model::{
+    AccountId, AccountName, PermissionRules, Permissions, QuotaLimits, Usage, VirtualPath,
+};
+
+use crate::account::{Account, AccountChange, NewAccount, unix_seconds};
+use crate::password::PasswordHash;
+use crate::store::{AccountStore, StoreError, StoreResult, StoredAccount, StoredUsage};
+
+/// How long a writer waits for another.
+const BUSY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections at one time; SQLite has one writer anyway.
+const MAX_CONNECTIONS: u32 = 4;
+
+const SELECT: &str = "SELECT id, name, password_hash, home, quota_bytes, quota_files, permissions, tls, exec, \
+                      disabled, expires, max_sessions, created FROM accounts";
+
+/// Accounts in one database file. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    pool: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, made if it is missing, and brings its tables up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_PATIENCE);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .connect_with(options)
+            .await?;
+        sqlx::migrate!()
+            .run(&pool)
+            .await
+            .map_err(|error| StoreError::Database(Box::new(error)))?;
+        Ok(Self { pool })
+    }
+
+    /// Waits for what is under way and closes the file.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn read(&self, row: &SqliteRow) -> Result<StoredAccount, StoreError> {
+        let name: String = row.try_get("name")?;
+        let corrupt = |what| StoreError::Corrupt {
+            what,
+            account: name.clone(),
+        };
+        let id: i64 = row.try_get("id")?;
+        let text = |column: &str| row.try_get::<String, _>(column);
+        let everywhere = text("permissions")?
+            .parse()
+            .map_err(|_| corrupt("permission"))?;
+        let account = Account {
+            id: AccountId(id),
+            name: AccountName::from_str(&name).map_err(|_| corrupt("name"))?,
+            home: PathBuf::from(text("home")?),
+            quota: QuotaLimits {
+                bytes: unsigned(row.try_get("quota_bytes")?),
+                files: unsigned(row.try_get("quota_files")?),
+            },
+            permissions: PermissionRules::new(everywhere, self.rules(id, &name).await?),
+            tls: text("tls")?.parse().map_err(|_| corrupt("TLS policy"))?,
+            exec: text("exec")?.parse().map_err(|_| corrupt("exec policy"))?,
+            disabled: row.try_get("disabled")?,
+            expires: row.try_get::<Option<i64>, _>("expires")?.map(moment),
+            max_sessions: row
+                .try_get::<Option<i64>, _>("max_sessions")?
+                .and_then(|limit| u32::try_from(limit).ok()),
+            created: moment(row.try_get("created")?),
+        };
+        let password = text("password_hash")?
+            .parse()
+            .map_err(|_| corrupt("password hash"))?;
+        Ok(StoredAccount { account, password })
+    }
+
+    async fn rules(
+        &self,
+        id: i64,
+        name: &str,
+    ) -> Result<Vec<(VirtualPath, Permissions)>, StoreError> {
+        let corrupt = || StoreError::Corrupt {
+            what: "permission rule",
+            account: name.to_owned(),
+        };
+        let rows =
+            sqlx::query("SELECT path, permissions FROM permission_rules WHERE account_id = ?")
+                .bind(id)
+                .fetch_all(&self.pool)
+                .await?;
+        rows.iter()
+            .map(|row| {
+                let path = VirtualPath::parse(&row.try_get::<Vec<u8>, _>("path")?)
+                    .map_err(|_| corrupt())?;
+                let permissions = row.try_get::<String, _>("permissions")?;
+                Ok((path, permissions.parse().map_err(|_| corrupt())?))
+            })
+            .collect()
+    }
+
+    async fn require(&self, name: &AccountName) -> Result<StoredAccount, StoreError> {
+        self.find(name)
+            .await?
+            .ok_or_else(|| StoreError::NotFound(name.clone()))
+    }
+}
+
+impl AccountStore for SqliteStore {
+    fn insert<'a>(&'a self, new: NewAccount, password: PasswordHash) -> StoreResult<'a, Account> {
+        Box::pin(async move {
+            let name = new.name.clone();
+            let mut account = Account::new(AccountId(0), new);
+            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            let home = home_text(&account.home)?;
+            sqlx::query("INSERT INTO homes (path) VALUES (?) ON CONFLICT DO NOTHING")
+                .bind(home)
+                .execute(&mut *transaction)
+                .await?;
+            let inserted = sqlx::query(
+                "INSERT INTO accounts (name, password_hash, home, quota_bytes, quota_files, permissions, tls, exec, \
+                 disabled, expires, max_sessions, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(account.name.as_str())
+            .bind(password.as_str())
+            .bind(home)
+            .bind(account.quota.bytes.map(signed))
+            .bind(account.quota.files.map(signed))
+            .bind(account.permissions.everywhere().to_string())
+            .bind(account.tls.to_string())
+            .bind(account.exec.to_string())
+            .bind(account.disabled)
+            .bind(account.expires.map(|time| signed(unix_seconds(time))))
+            .bind(account.max_sessions)
+            .bind(signed(unix_seconds(account.created)))
+            .execute(&mut *transaction)
+            .await
+            .map_err(|error| match &error {
+                sqlx::Error::Database(database) if database.is_unique_violation() => StoreError::NameTaken(name),
+                _ => error.into(),
+            })?;
+            account.id = AccountId(inserted.last_insert_rowid());
+            write_rules(&mut transaction, &account).await?;
+            transaction.commit().await?;
+            Ok(account)
+        })
+    }
+
+    fn find<'a>(&'a self, name: &'a AccountName) -> StoreResult<'a, Option<StoredAccount>> {
+        Box::pin(async move {
+            let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE name = ?")))
+                .bind(name.as_str())
+                .fetch_optional(&self.pool)
+                .await?;
+            match row {
+                Some(row) => Ok(Some(self.read(&row).await?)),
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn list(&self) -> StoreResult<'_, Vec<Account>> {
+        Box::pin(async move {
+            let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY name")))
+                .fetch_all(&self.pool)
+                .await?;
+            let mut accounts = Vec::with_capacity(rows.len());
+            for row in &rows {
+                accounts.push(self.read(row).await?.account);
+            }
+            Ok(accounts)
+        })
+    }
+
+    fn update<'a>(
+        &'a self,
+        name: &'a AccountName,
+        change: AccountChange,
+    ) -> StoreResult<'a, Account> {
+        Box::pin(async move {
+            let mut account = self.require(name).await?.account;
+            account.apply(change);
+            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            let home = home_text(&account.home)?;
+            sqlx::query("INSERT INTO homes (path) VALUES (?) ON CONFLICT DO NOTHING")
+                .bind(home)
+                .execute(&mut *transaction)
+                .await?;
+            sqlx::query(
+                "UPDATE accounts SET home = ?, quota_bytes = ?, quota_files = ?, permissions = ?, tls = ?, exec = ?, \
+                 disabled = ?, expires = ?, max_sessions = ? WHERE id = ?",
+            )
+            .bind(home)
+            .bind(account.quota.bytes.map(signed))
+            .bind(account.quota.files.map(signed))
+            .bind(account.permissions.everywhere().to_string())
+            .bind(account.tls.to_string())
+            .bind(account.exec.to_string())
+            .bind(account.disabled)
+            .bind(account.expires.map(|time| signed(unix_seconds(time))))
+            .bind(account.max_sessions)
+            .bind(account.id.0)
+            .execute(&mut *transaction)
+            .await?;
+            write_rules(&mut transaction, &account).await?;
+            forget_unused_homes(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(account)
+        })
+    }
+
+    fn set_password<'a>(
+        &'a self,
+        name: &'a AccountName,
+        password: PasswordHash,
+    ) -> StoreResult<'a, ()> {
+        Box::pin(async move {
+            let changed = sqlx::query("UPDATE accounts SET password_hash = ? WHERE name = ?")
+                .bind(password.as_str())
+                .bind(name.as_str())
+                .execute(&self.pool)
+                .await?;
+            match changed.rows_affected() {
+                0 => Err(StoreError::NotFound(name.clone())),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn remove<'a>(&'a self, name: &'a AccountName) -> StoreResult<'a, Account> {
+        Box::pin(async move {
+            let account = self.require(name).await?.account;
+            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            sqlx::query("DELETE FROM accounts WHERE id = ?")
+                .bind(account.id.0)
+                .execute(&mut *transaction)
+                .await?;
+            forget_unused_homes(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(account)
+        })
+    }
+
+    fn usage<'a>(&'a self, home: &'a Path) -> StoreResult<'a, Option<StoredUsage>> {
+        Box::pin(async move {
+            let row = sqlx::query("SELECT bytes, files, dirty FROM homes WHERE path = ?")
+                .bind(home_text(home)?)
+                .fetch_optional(&self.pool)
+                .await?;
+            let Some(row) = row else { return Ok(None) };
+            let usage = Usage {
+                bytes: unsigned(row.try_get("bytes")?).unwrap_or(0),
+                files: unsigned(row.try_get("files")?).unwrap_or(0),
+            };
+            let dirty = row.try_get("dirty")?;
+            Ok(Some(StoredUsage { usage, dirty }))
+        })
+    }
+
+    fn mark_dirty<'a>(&'a self, home: &'a Path) -> StoreResult<'a, ()> {
+        Box::pin(async move {
+            sqlx::query("UPDATE homes SET dirty = 1 WHERE path = ?")
+                .bind(home_text(home)?)
+                .execute(&self.pool)
+                .await?;
+            Ok(())
+        })
+    }
+
+    fn save_usage<'a>(&'a self, home: &'a Path, usage: Usage) -> StoreResult<'a, ()> {
+        Box::pin(async move {
+            sqlx::query("UPDATE homes SET bytes = ?, files = ?, dirty = 0 WHERE path = ?")
+                .bind(signed(usage.bytes))
+                .bind(signed(usage.files))
+                .bind(home_text(home)?)
+                .execute(&self.pool)
+                .await?;
+            Ok(())
+        })
+    }
+
+    fn dirty_homes(&self) -> StoreResult<'_, Vec<PathBuf>> {
+        Box::pin(async move {
+            let rows = sqlx::query("SELECT path FROM homes WHERE dirty = 1")
+                .fetch_all(&self.pool)
+                .await?;
+            rows.iter()
+                .map(|row| Ok(PathBuf::from(row.try_get::<String, _>("path")?)))
+                .collect()
+        })
+    }
+}
+
+type Transaction<'a> = sqlx::Transaction<'a, sqlx::Sqlite>;
+
+async fn write_rules(
+    transaction: &mut Transaction<'_>,
+    account: &Account,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM permission_rules WHERE account_id = ?")
+        .bind(account.id.0)
+        .execute(&mut **transaction)
+        .await?;
+    for (path, permissions) in account.permissions.exceptions() {
+        sqlx::query("INSERT OR REPLACE INTO permission_rules (account_id, path, permissions) VALUES (?, ?, ?)")
+            .bind(account.id.0)
+            .bind(path.as_bytes())
+            .bind(permissions.to_string())
+            .execute(&mut **transaction)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn forget_unused_homes(transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM homes WHERE path NOT IN (SELECT home FROM accounts)")
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+fn home_text(home: &Path) -> Result<&str, StoreError> {
+    home.to_str().ok_or(StoreError::HomeNotUtf8)
+}
+
+/// SQLite has signed numbers only; a limit beyond them is none that a disk could pass.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: Option<i64>) -> Option<u64> {
+    value.and_then(|value| u64::try_from(value).ok())
+}
+
+fn moment(seconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ExecPolicy, PasswordPolicy, TlsPolicy};
+
+    async fn store() -> (tempfile::TempDir, SqliteStore) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = SqliteStore::open(&directory.path().join("wharf.db"))
+            .await
+            .expect("opens");
+        (directory, store)
+    }
+
+    fn new_account(name: &str, home: &str) -> NewAccount {
+        let name = name.parse().expect("a name");
+        NewAccount::new(
+            name,
+            PathBuf::from(home),
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+        )
+    }
+
+    fn hash() -> PasswordHash {
+        PasswordHash::unmatchable(&PasswordPolicy::insecure_for_tests()).expect("random")
+    }
+
+    #[tokio::test]
+    async fn an_account_reads_back_as_it_was_written() {
+        let (_directory, store) = store().await;
+        let mut new = new_account("alice", "/srv/alice");
+        let path = VirtualPath::parse(b"/in \xff").expect("a path");
+        new.permissions = PermissionRules::new(Permissions::READ, vec![(path, Permissions::all())]);
+        new.quota = QuotaLimits {
+            bytes: Some(10),
+            files: None,
+        };
+        new.tls = TlsPolicy::Optional;
+        new.exec = ExecPolicy::Builtin;
+        new.expires = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(77));
+        new.max_sessions = Some(3);
+        let password = hash();
+        let written = store.insert(new, password.clone()).await.expect("inserts");
+        let read = store
+            .find(&written.name)
+            .await
+            .expect("reads")
+            .expect("is there");
+        assert_eq!(read.account, written);
+        assert_eq!(read.password, password);
+        let change = AccountChange {
+            quota_bytes: Some(None),
+            disabled: Some(true),
+            ..AccountChange::default()
+        };
+        let changed = store.update(&written.name, change).await.expect("updates");
+        assert_eq!((changed.quota.bytes, changed.disabled), (None, true));
+        assert_eq!(store.list().await.expect("lists"), [changed]);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_taken_once_and_unknown_names_are_not_found() {
+        let (_directory, store) = store().await;
+        let bob = store
+            .insert(new_account("bob", "/srv/bob"), hash())
+            .await
+            .expect("inserts");
+        let again = store.insert(new_account("bob", "/srv/b2"), hash()).await;
+        assert!(matches!(again, Err(StoreError::NameTaken(_))));
+        store.remove(&bob.name).await.expect("removes");
+        assert!(matches!(
+            store.remove(&bob.name).await,
+            Err(StoreError::NotFound(_))
+        ));
+        assert!(
+            store
+                .usage(Path::new("/srv/bob"))
+                .await
+                .expect("reads")
+                .is_none()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_new_home_is_dirty_until_it_was_counted() {
+        let (_directory, store) = store().await;
+        let home = Path::new("/srv/carol");
+        store
+            .insert(new_account("carol", "/srv/carol"), hash())
+            .await
+            .expect("inserts");
+        assert_eq!(store.dirty_homes().await.expect("reads"), [home]);
+        let usage = Usage { bytes: 5, files: 2 };
+        store.save_usage(home, usage).await.expect("saves");
+        let stored = store.usage(home).await.expect("reads");
+        assert_eq!(
+            stored,
+            Some(StoredUsage {
+                usage,
+                dirty: false
+            })
+        );
+        store.mark_dirty(home).await.expect("marks");
+        assert_eq!(
+            store
+                .usage(home)
+                .await
+                .expect("reads")
+                .map(|stored| stored.dirty),
+            Some(true)
+        );
+        // A second account on the same home changes nothing of that.
+        store.save_usage(home, usage).await.expect("saves");
+        store
+            .insert(new_account("dave", "/srv/carol"), hash())
+            .await
+            .expect("inserts");
+        assert_eq!(
+            store.usage(home).await.expect("reads"),
+            Some(StoredUsage {
+                usage,
+                dirty: false
+            })
+        );
+    }
+}
