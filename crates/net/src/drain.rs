@@ -55,6 +55,16 @@ impl Drain {
         });
     }
 
+    /// Runs `future` as a task that the drain waits for even after the cut. It
+    /// must end by itself soon once those it works for are gone: it is there to
+    /// leave things tidy.
+    pub fn shelter<F>(&self, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(future);
+    }
+
     /// Tracked tasks now running.
     pub fn running(&self) -> usize {
         self.tasks.len()

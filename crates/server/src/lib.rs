@@ -1,1 +1,12 @@
 //! Sessions and protocols on top of the virtual file system.
+//!
+//! ```text
+//! net::accept ─► FtpService ─► session (one task) ─► Door ─► Vfs
+//!                                   │                         ▲
+//!                                   └─ transfer (one task) ─ pump
+//! ```
+
+pub mod door;
+pub mod ftp;
+pub mod registry;
+pub mod transfer;

@@ -1,0 +1,182 @@
+//! The one login, for every protocol.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use wharf_accounts::{Account, Authenticator, LoginRefusal, PlainLogin};
+use wharf_model::Secret;
+use wharf_vfs::{Home, Vfs};
+
+use crate::registry::{LoginSlot, Registry};
+
+/// Opens the homes of accounts; each home once in a process, so that all
+/// sessions on it share one ledger.
+pub trait HomeOpener: Send + Sync + 'static {
+    /// The home of `account`.
+    fn open<'a>(
+        &'a self,
+        account: &'a Account,
+    ) -> BoxFuture<'a, Result<Arc<Home>, HomeUnavailable>>;
+}
+
+/// A home cannot be opened. For the log; the peer learns that the server has a problem.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the home of account {account:?}")]
+pub struct HomeUnavailable {
+    /// Whose home.
+    pub account: String,
+    /// What went wrong.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// A protocol that people log in with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// FTP (RFC 959).
+    Ftp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ftp => "ftp",
+        })
+    }
+}
+
+/// From where and how a login comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Approach {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// With which protocol.
+    pub protocol: Protocol,
+    /// Whether the connection is encrypted.
+    pub secure: bool,
+}
+
+/// Who somebody claims to be, and the proof.
+pub struct Credential {
+    /// The account's name, as sent.
+    pub name: Vec<u8>,
+    /// The password, as sent.
+    pub password: Secret<Vec<u8>>,
+}
+
+/// A login that succeeded; it counts until it is dropped.
+#[derive(Debug)]
+pub struct Grant {
+    /// Who.
+    pub account: Account,
+    /// What they can reach.
+    pub vfs: Vfs,
+    /// Their place in the limit on sessions.
+    pub slot: LoginSlot,
+}
+
+/// Lets people in.
+pub struct Door {
+    authenticator: Authenticator,
+    homes: Arc<dyn HomeOpener>,
+    registry: Registry,
+    rules: DoorRules,
+}
+
+/// What holds for every login.
+#[derive(Debug, Clone, Copy)]
+pub struct DoorRules {
+    /// From where passwords may come over connections without encryption.
+    pub plain: PlainLogin,
+    /// Most sessions of one account, unless the account says less.
+    pub sessions_per_account: usize,
+}
+
+impl Door {
+    /// A door with its parts.
+    pub fn new(
+        authenticator: Authenticator,
+        homes: Arc<dyn HomeOpener>,
+        registry: Registry,
+        rules: DoorRules,
+    ) -> Self {
+        Self {
+            authenticator,
+            homes,
+            registry,
+            rules,
+        }
+    }
+
+    /// The sessions behind this door.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Whether a password should be taken at all from there. A peer on the
+    /// loopback interface may always send one: nobody else can listen in.
+    pub fn takes_passwords(&self, approach: &Approach) -> bool {
+        allows(self.rules.plain, approach)
+    }
+
+    /// Lets somebody in, or not. An unknown name takes as long as a wrong
+    /// password and gets the same answer. Dropping the future is safe.
+    ///
+    /// # Errors
+    /// [`LoginRefused`].
+    pub async fn login(
+        &self,
+        approach: Approach,
+        credential: Credential,
+    ) -> Result<Grant, LoginRefused> {
+        if !self.takes_passwords(&approach) {
+            return Err(LoginRefused::NeedsEncryption);
+        }
+        let account = self
+            .authenticator
+            .verify(&credential.name, &credential.password)
+            .await?;
+        if !allows(account.tls.plain_login(self.rules.plain), &approach) {
+            return Err(LoginRefused::NeedsEncryption);
+        }
+        let limit = account
+            .max_sessions
+            .map_or(usize::MAX, |limit| {
+                usize::try_from(limit).unwrap_or(usize::MAX)
+            })
+            .min(self.rules.sessions_per_account);
+        let slot = self
+            .registry
+            .log_in(account.id, limit)
+            .ok_or(LoginRefused::TooManySessions { limit })?;
+        let home = self.homes.open(&account).await?;
+        let vfs = Vfs::new(home, account.permissions.clone(), account.quota);
+        Ok(Grant { account, vfs, slot })
+    }
+}
+
+fn allows(plain: PlainLogin, approach: &Approach) -> bool {
+    approach.secure || plain.allows(approach.peer.ip())
+}
+
+/// Why a login was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginRefused {
+    /// The connection must be encrypted first.
+    #[error("a password was not taken over a connection without encryption")]
+    NeedsEncryption,
+    /// The credential does not open an account; the source says which part, for the log only.
+    #[error("the credential was refused")]
+    Credential(#[from] LoginRefusal),
+    /// The account has as many sessions as it may.
+    #[error("the account has {limit} sessions already")]
+    TooManySessions {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The server cannot reach what it needs.
+    #[error("the home is unavailable")]
+    Home(#[from] HomeUnavailable),
+}

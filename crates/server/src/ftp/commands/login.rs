@@ -1,0 +1,79 @@
+//! USER, PASS and REIN.
+
+use wharf_model::Secret;
+use wharf_proto::ftp::reply::{Reply, ReplyCode};
+
+use crate::door::{Credential, LoginRefused};
+use crate::ftp::refusal::reply_to_login;
+use crate::ftp::session::{Login, Outcome, Phase, Session};
+
+/// Wrong passwords after which a session is closed; vsftpd's and pyftpdlib's number.
+const MAX_FAILED_LOGINS: u32 = 3;
+
+impl Session {
+    /// Any name is asked for its password: which names exist is nobody's business.
+    pub(in crate::ftp) fn user(&mut self, name: Vec<u8>) -> Outcome {
+        if self.login().is_some() {
+            return Reply::new(
+                ReplyCode::BAD_SEQUENCE,
+                "Already logged in; send REIN to change the user.",
+            )
+            .into();
+        }
+        if !self.shared.door.takes_passwords(&self.approach()) {
+            // Before the password is on the wire.
+            return reply_to_login(&LoginRefused::NeedsEncryption).into();
+        }
+        self.phase = Phase::ExpectPassword(name);
+        Reply::new(ReplyCode::NEED_PASSWORD, "Password, please.").into()
+    }
+
+    pub(in crate::ftp) async fn pass(&mut self, password: Secret<Vec<u8>>) -> Outcome {
+        if self.login().is_some() {
+            return Reply::new(ReplyCode::BAD_SEQUENCE, "Already logged in.").into();
+        }
+        let Phase::ExpectPassword(name) = std::mem::replace(&mut self.phase, Phase::ExpectUser)
+        else {
+            return Reply::new(ReplyCode::BAD_SEQUENCE, "Send USER first.").into();
+        };
+        let user = wharf_model::escape_for_display(&name);
+        match self
+            .shared
+            .door
+            .login(self.approach(), Credential { name, password })
+            .await
+        {
+            Ok(grant) => {
+                let name = &grant.account.name;
+                tracing::Span::current().record("user", tracing::field::display(name));
+                tracing::info!("logged in");
+                let text = format!("Welcome, {name}.");
+                self.phase = Phase::LoggedIn(Box::new(Login::from(grant)));
+                Reply::new(ReplyCode::LOGGED_IN, text).into()
+            }
+            Err(refused) => {
+                let reason = std::error::Error::source(&refused).map(ToString::to_string);
+                tracing::warn!(user, error = %refused, reason, "login refused");
+                self.refuse(&refused)
+            }
+        }
+    }
+
+    fn refuse(&mut self, refused: &LoginRefused) -> Outcome {
+        let reply = reply_to_login(refused);
+        self.failed_logins += 1;
+        let closes = matches!(
+            refused,
+            LoginRefused::TooManySessions { .. } | LoginRefused::Home(_)
+        );
+        if closes || self.failed_logins >= MAX_FAILED_LOGINS {
+            return Outcome::Close(reply);
+        }
+        reply.into()
+    }
+
+    pub(in crate::ftp) fn rein(&mut self) -> Outcome {
+        self.reset();
+        Reply::new(ReplyCode::READY, "Ready for another user.").into()
+    }
+}

@@ -1,0 +1,363 @@
+//! The control connection and the session's loop.
+//!
+//! One task owns the session. It waits for a command line, the end of the
+//! running transfer, a timer or the drain, and handles one at a time. Replies
+//! leave in the order of their commands: what comes while a transfer runs is
+//! kept until it has ended, except ABOR, which stops it at once and is answered
+//! in its place, and STAT, which is answered at once when nothing waits before it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
+use wharf_net::{Drain, Stream};
+use wharf_proto::ftp::command::Command;
+use wharf_proto::ftp::reply::{Reply, ReplyCode};
+use wharf_proto::ftp::verb::{DuringTransfer, Verb};
+use wharf_proto::line::{Line, LineDecoder, MAX_COMMAND_BYTES};
+
+use crate::ftp::refusal::reply_to_bad_command;
+use crate::ftp::running::{Finished, Running};
+use crate::ftp::session::{Outcome, Session};
+
+/// Most command lines that wait for the end of a transfer. Beyond it the
+/// session stops reading, and TCP makes the client wait.
+const MAX_WAITING_LINES: usize = 64;
+
+/// Longest time for a client to take its replies before it is given up.
+const REPLY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Bytes of unsent replies at which they are sent even if more commands wait.
+const OUTPUT_BYTES: usize = 16 * 1024;
+
+/// Reads lines and writes replies.
+pub(crate) struct Control {
+    stream: Stream,
+    decoder: LineDecoder,
+    input: BytesMut,
+    output: BytesMut,
+}
+
+impl Control {
+    pub(crate) fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            decoder: LineDecoder::new(MAX_COMMAND_BYTES),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+        }
+    }
+
+    /// A line that has arrived already.
+    fn buffered_line(&mut self) -> Option<Line> {
+        let line = self.decoder.decode(&mut self.input);
+        if self.input.is_empty() {
+            // An idle session holds no buffer.
+            self.input = BytesMut::new();
+        }
+        line
+    }
+
+    /// The next line; `None` when the client has closed. Dropping the future loses nothing.
+    async fn next_line(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            if let Some(line) = self.buffered_line() {
+                return Ok(Some(line));
+            }
+            self.input.reserve(512);
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn queue(&mut self, reply: &Reply) {
+        reply.encode(&mut self.output);
+    }
+
+    /// Sends what is queued.
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let output = std::mem::take(&mut self.output);
+        tokio::time::timeout(REPLY_PATIENCE, self.stream.write_all(&output))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Sends what is queued and closes, so that the client reads the last reply.
+    async fn close(mut self) {
+        if self.flush().await.is_ok() {
+            let _ = tokio::time::timeout(REPLY_PATIENCE, self.stream.shutdown()).await;
+        }
+    }
+}
+
+/// What a command that waits will be answered with.
+enum Waiting {
+    /// It is carried out when its turn comes.
+    Line(Vec<u8>),
+    /// Its reply is known already.
+    Reply(Reply),
+}
+
+/// What the loop waited for.
+enum Event {
+    Line(Line),
+    Finished(Finished),
+    IdleTooLong,
+    DrainBegun,
+    Closed,
+}
+
+/// A session at work.
+pub(crate) struct Loop {
+    control: Control,
+    session: Session,
+    running: Option<Running>,
+    waiting: VecDeque<Waiting>,
+    drain: Drain,
+    draining: bool,
+    last_activity: Instant,
+}
+
+/// Whether the session goes on.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    Continue,
+    End,
+}
+
+impl Loop {
+    pub(crate) fn new(control: Control, session: Session, drain: Drain) -> Self {
+        Self {
+            control,
+            session,
+            running: None,
+            waiting: VecDeque::new(),
+            drain,
+            draining: false,
+            last_activity: Instant::now(),
+        }
+    }
+
+    /// Serves the client to the end of its session.
+    pub(crate) async fn run(mut self) {
+        let greeting = self.session.greeting();
+        self.control.queue(&greeting);
+        loop {
+            if self.control.flush().await.is_err() {
+                break;
+            }
+            let event = self.next_event().await;
+            if self.handle(event).await == Flow::End {
+                break;
+            }
+        }
+        if let Some(running) = self.running.take() {
+            // What arrived is kept for resuming before the session is forgotten.
+            running.cancel();
+            running.finished().await;
+        }
+        self.control.close().await;
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let may_read = self.waiting.len() < MAX_WAITING_LINES;
+        let deadline = self.deadline();
+        let Self {
+            control,
+            running,
+            drain,
+            draining,
+            ..
+        } = self;
+        tokio::select! {
+            biased;
+            finished = wait_for(running) => Event::Finished(finished),
+            () = drain.begun(), if !*draining => Event::DrainBegun,
+            line = control.next_line(), if may_read => match line {
+                Ok(Some(line)) => Event::Line(line),
+                Ok(None) | Err(_) => Event::Closed,
+            },
+            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Event::IdleTooLong,
+        }
+    }
+
+    /// When the client has been quiet for too long; never while data moves.
+    fn deadline(&self) -> Option<Instant> {
+        if self.running.is_some() {
+            return None;
+        }
+        Some(
+            self.session
+                .login_deadline()
+                .unwrap_or(self.last_activity + self.session.idle_timeout()),
+        )
+    }
+
+    async fn handle(&mut self, event: Event) -> Flow {
+        match event {
+            Event::Line(line) => {
+                self.last_activity = Instant::now();
+                let flow = self.on_line(line).await;
+                if flow == Flow::End {
+                    return flow;
+                }
+                self.drain_input().await
+            }
+            Event::Finished(finished) => {
+                self.running = None;
+                self.last_activity = Instant::now();
+                let reply = self.session.transfer_finished(finished);
+                self.control.queue(&reply);
+                if self.draining {
+                    return self.say_goodbye();
+                }
+                self.run_waiting().await
+            }
+            Event::IdleTooLong => {
+                let reply = Reply::new(
+                    ReplyCode::SERVICE_UNAVAILABLE,
+                    "Nothing was heard of you for too long; closing.",
+                );
+                self.control.queue(&reply);
+                Flow::End
+            }
+            Event::DrainBegun => {
+                self.draining = true;
+                if self.running.is_some() {
+                    return Flow::Continue;
+                }
+                self.say_goodbye()
+            }
+            Event::Closed => Flow::End,
+        }
+    }
+
+    /// Handles lines that came together, so that their replies leave together.
+    async fn drain_input(&mut self) -> Flow {
+        while self.control.output.len() < OUTPUT_BYTES && self.waiting.len() < MAX_WAITING_LINES {
+            let Some(line) = self.control.buffered_line() else {
+                break;
+            };
+            if self.on_line(line).await == Flow::End {
+                return Flow::End;
+            }
+            // A client that pipelines without end must not starve the others.
+            tokio::task::coop::consume_budget().await;
+        }
+        Flow::Continue
+    }
+
+    fn say_goodbye(&mut self) -> Flow {
+        let reply = Reply::new(
+            ReplyCode::SERVICE_UNAVAILABLE,
+            "The server is shutting down; come back later.",
+        );
+        self.control.queue(&reply);
+        Flow::End
+    }
+
+    async fn on_line(&mut self, line: Line) -> Flow {
+        let line = match line {
+            Line::Complete(line) => line,
+            Line::TooLong => {
+                let text = format!("Line too long: at most {MAX_COMMAND_BYTES} bytes.");
+                return self.answer(Reply::new(ReplyCode::UNKNOWN_COMMAND, text));
+            }
+        };
+        if self.running.is_none() {
+            return self.execute(&line).await;
+        }
+        match Command::parse(&line) {
+            Ok(Command::Abor) => {
+                if let Some(running) = &self.running {
+                    running.cancel();
+                }
+                let reply = Reply::new(ReplyCode::TRANSFER_COMPLETE, "Transfer stopped.");
+                self.waiting.push_back(Waiting::Reply(reply));
+            }
+            Ok(command) if self.is_heard(&command) => {
+                let reply = self.session.transfer_status(self.running.as_ref());
+                self.control.queue(&reply);
+            }
+            _ => self.waiting.push_back(Waiting::Line(line)),
+        }
+        Flow::Continue
+    }
+
+    /// STAT without a path, with nothing waiting for its reply before it.
+    fn is_heard(&self, command: &Command) -> bool {
+        command.verb().info().during_transfer == DuringTransfer::Heard
+            && self.waiting.is_empty()
+            && matches!(command, Command::Stat(None))
+    }
+
+    /// A reply whose turn it is, or that must wait for its turn.
+    fn answer(&mut self, reply: Reply) -> Flow {
+        if self.running.is_some() {
+            self.waiting.push_back(Waiting::Reply(reply));
+        } else {
+            self.control.queue(&reply);
+        }
+        Flow::Continue
+    }
+
+    async fn run_waiting(&mut self) -> Flow {
+        while self.running.is_none() {
+            let Some(waiting) = self.waiting.pop_front() else {
+                break;
+            };
+            match waiting {
+                Waiting::Reply(reply) => self.control.queue(&reply),
+                Waiting::Line(line) => {
+                    if self.execute(&line).await == Flow::End {
+                        return Flow::End;
+                    }
+                }
+            }
+        }
+        Flow::Continue
+    }
+
+    async fn execute(&mut self, line: &[u8]) -> Flow {
+        let command = match Command::parse(line) {
+            Ok(command) => command,
+            Err(error) => {
+                // A stranger learns nothing of which commands there are.
+                self.control.queue(&reply_to_bad_command(&error));
+                return Flow::Continue;
+            }
+        };
+        let quits = command.verb() == Verb::Quit;
+        match self.session.execute(command).await {
+            Outcome::Reply(reply) => self.control.queue(&reply),
+            Outcome::Close(reply) => {
+                self.control.queue(&reply);
+                return Flow::End;
+            }
+            Outcome::Transfer(preliminary, job) => {
+                self.control.queue(&preliminary);
+                // The client may wait for this before it opens the data connection.
+                if self.control.flush().await.is_err() {
+                    return Flow::End;
+                }
+                self.running = Some(Running::start(*job, &self.drain));
+            }
+        }
+        if quits { Flow::End } else { Flow::Continue }
+    }
+}
+
+/// The end of the running transfer; never, when there is none.
+async fn wait_for(running: &mut Option<Running>) -> Finished {
+    match running {
+        Some(running) => running.wait().await,
+        None => std::future::pending().await,
+    }
+}

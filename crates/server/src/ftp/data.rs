@@ -1,0 +1,216 @@
+//! Data connections: passive listeners, active dials, and whom they belong to.
+//!
+//! Invariant: the other end of a data connection is the other end of the
+//! control connection, whichever side connects.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_util::task::AbortOnDropHandle;
+use wharf_net::{Endpoint, EndpointOptions, Listener, Stream};
+
+/// What the next transfer will run over.
+#[derive(Debug, Default)]
+pub(crate) enum DataChannel {
+    /// Neither PASV nor PORT was sent since the last transfer.
+    #[default]
+    Unset,
+    /// The client connects to us.
+    Passive(Passive),
+    /// We connect to the client.
+    Active(SocketAddr),
+}
+
+/// A listener that waits for one connection from the control peer.
+#[derive(Debug)]
+pub(crate) struct Passive {
+    /// Ends, and with it closes the port, when this is dropped.
+    accepting: AbortOnDropHandle<io::Result<Stream>>,
+}
+
+/// Ports for passive listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassivePorts(pub RangeInclusive<u16>);
+
+impl PassivePorts {
+    /// Listens on a free port of the range on the address that `local` has,
+    /// from a random one onwards, so that the next port cannot be guessed.
+    ///
+    /// # Errors
+    /// The last one met when every port of the range is taken.
+    fn bind(&self, local: SocketAddr) -> io::Result<Listener> {
+        // The session has one peer, and it connects once.
+        let options = EndpointOptions {
+            backlog: 4,
+            ..EndpointOptions::default()
+        };
+        let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
+        for port in self.in_random_order() {
+            let mut address = local;
+            address.set_port(port);
+            match Listener::bind(Endpoint::Tcp(address), options) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => taken = error.source,
+            }
+        }
+        Err(taken)
+    }
+
+    /// Every port of the range once, starting anywhere.
+    fn in_random_order(&self) -> impl Iterator<Item = u16> + use<> {
+        let (low, high) = (*self.0.start(), *self.0.end());
+        let count = u32::from(high.saturating_sub(low)) + 1;
+        let start = getrandom::u32().unwrap_or(0) % count;
+        (0..count).map(move |step| {
+            let offset = u16::try_from((start + step) % count).expect("count is at most 65536");
+            low + offset
+        })
+    }
+}
+
+impl DataChannel {
+    /// Opens a passive listener beside the control connection's own address
+    /// and returns the address it has. It waits at most `patience`.
+    ///
+    /// # Errors
+    /// No port of the range is free.
+    pub(crate) fn listen(
+        ports: &PassivePorts,
+        local: SocketAddr,
+        peer: IpAddr,
+        patience: Duration,
+    ) -> io::Result<(Self, SocketAddr)> {
+        let listener = ports.bind(local)?;
+        let address = listener.local_address();
+        let accepting = tokio::spawn(async move {
+            tokio::time::timeout(patience, accept_from(listener, peer))
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        });
+        let accepting = AbortOnDropHandle::new(accepting);
+        Ok((Self::Passive(Passive { accepting }), address))
+    }
+
+    /// The connection itself. `local` is our end of the control connection;
+    /// an active connection comes from the same address. Dropping the future
+    /// closes whatever was open.
+    ///
+    /// # Errors
+    /// The peer did not connect, or could not be reached, within `patience`.
+    pub(crate) async fn connect(self, local: SocketAddr, patience: Duration) -> io::Result<Stream> {
+        let connecting = async {
+            match self {
+                Self::Unset => Err(io::ErrorKind::NotConnected.into()),
+                Self::Passive(passive) => passive.accepting.await.map_err(io::Error::other)?,
+                Self::Active(target) => dial(local, target).await,
+            }
+        };
+        tokio::time::timeout(patience, connecting)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// Accepts the first connection whose other end is `peer`. Strangers are
+/// closed and passed over, so that one who is faster can neither take the
+/// transfer nor stop it (RFC 2577 §4).
+async fn accept_from(listener: Listener, peer: IpAddr) -> io::Result<Stream> {
+    loop {
+        let (socket, address) = listener.accept().await?;
+        if address.ip().to_canonical() == peer {
+            return Ok(ready(socket));
+        }
+        tracing::warn!(stranger = %address, "data connection from another address than the control connection closed");
+    }
+}
+
+async fn dial(local: SocketAddr, target: SocketAddr) -> io::Result<Stream> {
+    let socket = match target {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // RFC 959 §3.2 wants port 20 here, which needs root and buys nothing.
+    let mut from = local;
+    from.set_port(0);
+    socket.bind(from)?;
+    Ok(ready(socket.connect(target).await?))
+}
+
+fn ready(socket: TcpStream) -> Stream {
+    let stream = Stream::from(socket);
+    stream.set_nodelay();
+    stream
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn loopback() -> SocketAddr {
+        "127.0.0.1:0".parse().expect("an address")
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_closed_and_the_control_peer_still_gets_in() {
+        let (channel, address) = DataChannel::listen(
+            &PassivePorts(0..=0),
+            "0.0.0.0:0".parse().expect("an address"),
+            "127.0.0.2".parse().expect("an address"),
+            PATIENCE,
+        )
+        .expect("a port");
+        let target = SocketAddr::new("127.0.0.1".parse().expect("an address"), address.port());
+        let mut stranger = TcpStream::connect(target).await.expect("connects");
+        assert_eq!(stranger.read(&mut [0]).await.expect("is closed"), 0);
+
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind("127.0.0.2:0".parse().expect("an address"))
+            .expect("binds");
+        let _peer = socket.connect(target).await.expect("connects");
+        assert!(channel.connect(loopback(), PATIENCE).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn dropping_a_passive_channel_closes_its_port() {
+        let peer = loopback().ip();
+        let (channel, address) =
+            DataChannel::listen(&PassivePorts(0..=0), loopback(), peer, PATIENCE).expect("a port");
+        drop(channel);
+        // The task ends at its next poll; the port is free once it has.
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[test]
+    fn every_port_of_the_range_is_tried_once() {
+        let mut tried: Vec<u16> = PassivePorts(30_000..=30_009).in_random_order().collect();
+        tried.sort_unstable();
+        assert_eq!(tried, (30_000..=30_009).collect::<Vec<_>>());
+        assert_eq!(PassivePorts(0..=65_535).in_random_order().count(), 65_536);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_connects_times_out() {
+        let peer = loopback().ip();
+        let (channel, _address) = DataChannel::listen(
+            &PassivePorts(0..=0),
+            loopback(),
+            peer,
+            Duration::from_secs(30),
+        )
+        .expect("a port");
+        let error = channel
+            .connect(loopback(), Duration::from_secs(30))
+            .await
+            .expect_err("nobody");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

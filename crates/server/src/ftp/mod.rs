@@ -1,0 +1,122 @@
+//! FTP: the service, one session a connection.
+//!
+//! ```text
+//! control.rs   the loop: one task, one owner        running.rs   a transfer at work
+//! session.rs   the state, and the dispatch           data.rs      passive and active connections
+//! commands/    what each verb does                   refusal.rs   the only place with reply codes for refusals
+//! ```
+
+mod commands;
+mod control;
+mod data;
+mod refusal;
+mod running;
+mod session;
+
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tracing::Instrument as _;
+use wharf_net::{Connection, LimitReached, Refused, Stream, StreamService};
+
+pub use crate::ftp::data::PassivePorts;
+
+use crate::door::Door;
+use crate::ftp::control::{Control, Loop};
+use crate::ftp::session::Session;
+
+/// What an FTP service needs to know.
+#[derive(Debug, Clone)]
+pub struct FtpConfig {
+    /// The text of the 220 reply.
+    pub greeting: String,
+    /// Where passive listeners open.
+    pub passive_ports: PassivePorts,
+    /// The address that PASV shows to peers beyond this machine, where the
+    /// server stands behind address translation.
+    pub masquerade: Option<IpAddr>,
+    /// How long a client may keep us waiting.
+    pub timeouts: Timeouts,
+}
+
+/// How long a client may keep us waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the connection to the login.
+    pub login: Duration,
+    /// Between commands.
+    pub idle: Duration,
+    /// For the data connection.
+    pub data_connect: Duration,
+    /// For the next byte of a transfer.
+    pub stall: Duration,
+}
+
+/// What all sessions that started under one configuration share.
+pub(crate) struct FtpShared {
+    pub(crate) config: FtpConfig,
+    pub(crate) door: Arc<Door>,
+}
+
+/// Serves FTP.
+pub struct FtpService {
+    // Replaced as a whole by a reload; read once a connection, never held across an await.
+    shared: RwLock<Arc<FtpShared>>,
+}
+
+impl FtpService {
+    /// A service that lets people in through `door`.
+    pub fn new(config: FtpConfig, door: Arc<Door>) -> Self {
+        Self {
+            shared: RwLock::new(Arc::new(FtpShared { config, door })),
+        }
+    }
+
+    /// Uses another configuration and door for the sessions that start from now on.
+    pub fn reload(&self, config: FtpConfig, door: Arc<Door>) {
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        *shared = Arc::new(FtpShared { config, door });
+    }
+
+    fn shared(&self) -> Arc<FtpShared> {
+        Arc::clone(&self.shared.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl StreamService for FtpService {
+    async fn serve(self: Arc<Self>, connection: Connection) {
+        let Connection {
+            stream,
+            peer,
+            local,
+            drain,
+            slot: _slot,
+        } = connection;
+        let shared = self.shared();
+        let id = shared.door.registry().next_session();
+        let span = tracing::info_span!("session", %id, %peer, protocol = "ftp", user = tracing::field::Empty);
+        let session = Session::new(shared, id, peer, local);
+        async {
+            tracing::debug!("connected");
+            Loop::new(Control::new(stream), session, drain).run().await;
+            tracing::debug!("closed");
+        }
+        .instrument(span)
+        .await;
+    }
+
+    async fn refuse(&self, mut stream: Stream, reason: Refused) {
+        let text: &[u8] = match reason {
+            Refused::Limit(LimitReached::Total) => {
+                b"421 Too many connections; try again later.\r\n"
+            }
+            Refused::Limit(LimitReached::PerAddress) => {
+                b"421 Too many connections from your address; try again later.\r\n"
+            }
+            Refused::Access => b"421 Connections from your address are not served.\r\n",
+        };
+        let _ = stream.write_all(text).await;
+    }
+}

@@ -1,0 +1,278 @@
+//! A transfer at work: a task of its own that reports by message, so that the
+//! session hears its client meanwhile.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use wharf_model::{Digest, Permissions, Refusal, VirtualPath};
+use wharf_net::{Drain, Stream};
+use wharf_proto::ftp::facts::{FactSet, FactSubject, encode_facts};
+use wharf_proto::ftp::list::encode_list_line;
+use wharf_proto::ftp::verb::Verb;
+use wharf_vfs::{Download, Listing, Upload};
+
+use crate::ftp::data::DataChannel;
+use crate::transfer::{Progress, PumpControl, TransferError, Translation, receive, send};
+
+/// A transfer that is ready to run.
+pub(crate) struct Job {
+    pub(crate) verb: Verb,
+    pub(crate) path: VirtualPath,
+    pub(crate) channel: DataChannel,
+    /// Our end of the control connection.
+    pub(crate) local: SocketAddr,
+    pub(crate) timeouts: DataTimeouts,
+    pub(crate) work: Work,
+}
+
+/// How long data may keep us waiting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DataTimeouts {
+    pub(crate) connect: Duration,
+    pub(crate) stall: Duration,
+}
+
+/// What moves.
+pub(crate) enum Work {
+    Retrieve {
+        download: Download,
+        start: u64,
+        end: u64,
+        translation: Translation,
+    },
+    Store {
+        upload: Box<Upload>,
+        translation: Translation,
+    },
+    List {
+        listing: Listing,
+        form: ListForm,
+    },
+}
+
+/// How the entries of a directory are written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ListForm {
+    /// LIST.
+    Long { now: SystemTime },
+    /// NLST.
+    Names,
+    /// MLSD.
+    Facts {
+        facts: FactSet,
+        allowed: Permissions,
+    },
+}
+
+/// How a transfer ended.
+pub(crate) struct Finished {
+    pub(crate) verb: Verb,
+    pub(crate) path: VirtualPath,
+    pub(crate) bytes: u64,
+    pub(crate) elapsed: Duration,
+    pub(crate) result: Result<Completed, Failure>,
+}
+
+/// What a transfer that succeeded has to say.
+#[derive(Debug, Default)]
+pub(crate) struct Completed {
+    /// Of an upload, when the session asked for one.
+    pub(crate) digest: Option<Digest>,
+}
+
+/// Why a transfer failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("no data connection")]
+    NoConnection(#[source] io::Error),
+    #[error(transparent)]
+    Broken(#[from] TransferError),
+}
+
+/// The session's hold on its transfer. Dropping it stops the transfer, which
+/// then keeps what arrived, as with a cut connection.
+pub(crate) struct Running {
+    progress: Arc<Progress>,
+    total: Option<u64>,
+    cancel: CancellationToken,
+    finished: oneshot::Receiver<Finished>,
+    _cancel_on_drop: DropGuard,
+}
+
+impl Running {
+    /// Starts the job.
+    pub(crate) fn start(job: Job, drain: &Drain) -> Self {
+        let cancel = CancellationToken::new();
+        let progress = Arc::new(Progress::default());
+        let (sender, finished) = oneshot::channel();
+        let control = PumpControl {
+            progress: Arc::clone(&progress),
+            stall: job.timeouts.stall,
+            cancel: cancel.clone(),
+        };
+        let total = match &job.work {
+            Work::Retrieve { start, end, .. } => Some(end.saturating_sub(*start)),
+            Work::Store { .. } | Work::List { .. } => None,
+        };
+        drain.shelter(async move {
+            // A session that is gone does not ask how it went.
+            let _ = sender.send(run(job, control).await);
+        });
+        Self {
+            progress,
+            total,
+            _cancel_on_drop: cancel.clone().drop_guard(),
+            cancel,
+            finished,
+        }
+    }
+
+    /// Bytes moved, and out of how many where that is known.
+    pub(crate) fn position(&self) -> (u64, Option<u64>) {
+        (self.progress.bytes(), self.total)
+    }
+
+    /// Stops the transfer between two pieces of content.
+    pub(crate) fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Waits for the end. Dropping the future loses nothing; after the end it never completes again.
+    pub(crate) async fn wait(&mut self) -> Finished {
+        match (&mut self.finished).await {
+            Ok(finished) => finished,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits for the end, for those who do not care how it went.
+    pub(crate) async fn finished(mut self) {
+        let _ = (&mut self.finished).await;
+    }
+}
+
+async fn run(job: Job, control: PumpControl) -> Finished {
+    let started = Instant::now();
+    let Job {
+        verb,
+        path,
+        channel,
+        local,
+        timeouts,
+        work,
+    } = job;
+    let connected = tokio::select! {
+        biased;
+        () = control.cancel.cancelled() => Err(Failure::Broken(TransferError::Cancelled)),
+        connected = channel.connect(local, timeouts.connect) => connected.map_err(Failure::NoConnection),
+    };
+    let result = match connected {
+        Ok(stream) => carry_out(work, stream, &control).await,
+        Err(failure) => {
+            if let Work::Store { upload, .. } = work {
+                // Nothing arrived, so there is nothing to keep.
+                upload.discard().await;
+            }
+            Err(failure)
+        }
+    };
+    Finished {
+        verb,
+        path,
+        bytes: control.progress.bytes(),
+        elapsed: started.elapsed(),
+        result,
+    }
+}
+
+async fn carry_out(
+    work: Work,
+    mut stream: Stream,
+    control: &PumpControl,
+) -> Result<Completed, Failure> {
+    match work {
+        Work::Retrieve {
+            download,
+            start,
+            end,
+            translation,
+        } => {
+            send(&download, start, end, &mut stream, translation, control).await?;
+            Ok(Completed::default())
+        }
+        Work::Store {
+            upload,
+            translation,
+        } => store(*upload, stream, translation, control).await,
+        Work::List { listing, form } => {
+            list(listing, form, &mut stream, control).await?;
+            Ok(Completed::default())
+        }
+    }
+}
+
+async fn store(
+    mut upload: Upload,
+    mut stream: Stream,
+    translation: Translation,
+    control: &PumpControl,
+) -> Result<Completed, Failure> {
+    match receive(&mut upload, &mut stream, translation, control).await {
+        Ok(()) => {
+            let committed = upload.commit().await.map_err(TransferError::Refused)?;
+            Ok(Completed {
+                digest: committed.digest,
+            })
+        }
+        Err(error) => {
+            if let TransferError::Refused(Refusal::OverQuota(_)) = error {
+                // Keeping the part would leave the account full with something useless.
+                upload.discard().await;
+            } else if let Err(refusal) = upload.cut().await {
+                tracing::warn!(%refusal, "the part of a cut upload could not be kept");
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Writes a directory batch by batch, so that a million entries cost no more memory than one batch.
+async fn list(
+    mut listing: Listing,
+    form: ListForm,
+    stream: &mut Stream,
+    control: &PumpControl,
+) -> Result<(), TransferError> {
+    let mut lines = Vec::new();
+    while let Some(batch) = listing.next_batch().await? {
+        lines.clear();
+        for entry in &batch {
+            form.encode(entry, &mut lines);
+        }
+        control.write_all(stream, &lines).await?;
+        control.progress_by(lines.len());
+    }
+    control.close(stream).await
+}
+
+impl ListForm {
+    /// Appends one line with its line end.
+    pub(crate) fn encode(self, entry: &wharf_model::Entry, out: &mut Vec<u8>) {
+        match self {
+            Self::Long { now } => encode_list_line(entry, now, out),
+            Self::Names => out.extend(entry.name.iter().map(|byte| match byte {
+                b'\r' | b'\n' | 0 => b'?',
+                other => *other,
+            })),
+            Self::Facts { facts, allowed } => {
+                encode_facts(entry, FactSubject::Entry, facts, allowed, &entry.name, out);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}

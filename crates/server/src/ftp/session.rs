@@ -1,0 +1,355 @@
+//! A session's state, and which command does what to it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+use wharf_accounts::Account;
+use wharf_model::{ByteRange, DigestAlgorithm, Refusal, SessionId, VirtualPath};
+use wharf_proto::ftp::command::{Command, SiteCommand, TransferType};
+use wharf_proto::ftp::facts::FactSet;
+use wharf_proto::ftp::reply::{Reply, ReplyCode};
+use wharf_proto::ftp::verb::{Phase as VerbPhase, Verb};
+use wharf_vfs::Vfs;
+
+use crate::door::{Approach, Grant, Protocol};
+use crate::ftp::FtpShared;
+use crate::ftp::data::DataChannel;
+use crate::ftp::refusal::reply_to;
+use crate::ftp::running::{DataTimeouts, Finished, Job, Running, Work};
+use crate::registry::LoginSlot;
+use crate::transfer::Translation;
+
+/// What a command leads to.
+pub(crate) enum Outcome {
+    /// A reply.
+    Reply(Reply),
+    /// A reply, then the end of the session.
+    Close(Reply),
+    /// A preliminary reply, then a transfer that ends with another.
+    Transfer(Reply, Box<Job>),
+}
+
+impl From<Reply> for Outcome {
+    fn from(reply: Reply) -> Self {
+        Self::Reply(reply)
+    }
+}
+
+/// One client's session.
+pub(crate) struct Session {
+    pub(super) shared: Arc<FtpShared>,
+    pub(super) id: SessionId,
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+    started: Instant,
+    pub(super) phase: Phase,
+    pub(super) failed_logins: u32,
+    pub(super) transfer_type: TransferType,
+    pub(super) channel: DataChannel,
+    /// EPSV ALL was sent: the other ways to a data connection are closed (RFC 2428 §4).
+    pub(super) only_epsv: bool,
+    /// REST: where the next transfer starts.
+    pub(super) restart: u64,
+    /// RANG: what the next RETR or HASH covers.
+    pub(super) range: Option<ByteRange>,
+    /// ALLO: how much the next upload will bring.
+    pub(super) announced: Option<u64>,
+    pub(super) rename_from: Option<VirtualPath>,
+    pub(super) facts: FactSet,
+    pub(super) hash_algorithm: DigestAlgorithm,
+    /// The algorithm was chosen with OPTS HASH, so uploads are hashed while they are written.
+    pub(super) hash_uploads: bool,
+}
+
+/// What the session waits for.
+pub(crate) enum Phase {
+    /// USER.
+    ExpectUser,
+    /// PASS, for this name.
+    ExpectPassword(Vec<u8>),
+    /// Anything.
+    LoggedIn(Box<Login>),
+}
+
+/// A session that is logged in.
+pub(crate) struct Login {
+    pub(super) account: Account,
+    pub(super) vfs: Vfs,
+    pub(super) current: VirtualPath,
+    _slot: LoginSlot,
+}
+
+impl From<Grant> for Login {
+    fn from(grant: Grant) -> Self {
+        Self {
+            account: grant.account,
+            vfs: grant.vfs,
+            current: VirtualPath::root(),
+            _slot: grant.slot,
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(
+        shared: Arc<FtpShared>,
+        id: SessionId,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> Self {
+        Self {
+            shared,
+            id,
+            peer,
+            local,
+            started: Instant::now(),
+            phase: Phase::ExpectUser,
+            failed_logins: 0,
+            transfer_type: TransferType::Ascii,
+            channel: DataChannel::Unset,
+            only_epsv: false,
+            restart: 0,
+            range: None,
+            announced: None,
+            rename_from: None,
+            facts: FactSet::default(),
+            hash_algorithm: DigestAlgorithm::Sha256,
+            hash_uploads: false,
+        }
+    }
+
+    /// Back to the state after the connection, but for the time to log in (REIN).
+    pub(super) fn reset(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let started = self.started;
+        let failed_logins = self.failed_logins;
+        *self = Self::new(shared, self.id, self.peer, self.local);
+        self.failed_logins = failed_logins;
+        self.started = if matches!(self.phase, Phase::LoggedIn(_)) {
+            Instant::now()
+        } else {
+            started
+        };
+    }
+
+    pub(crate) fn greeting(&self) -> Reply {
+        Reply::new(ReplyCode::READY, self.shared.config.greeting.as_str())
+    }
+
+    /// When a client that has not logged in is given up.
+    pub(crate) fn login_deadline(&self) -> Option<Instant> {
+        let open = !matches!(self.phase, Phase::LoggedIn(_));
+        open.then(|| self.started + self.shared.config.timeouts.login)
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        self.shared.config.timeouts.idle
+    }
+
+    pub(super) fn approach(&self) -> Approach {
+        Approach {
+            peer: self.peer,
+            protocol: Protocol::Ftp,
+            secure: false,
+        }
+    }
+
+    pub(super) fn peer_address(&self) -> IpAddr {
+        self.peer.ip()
+    }
+
+    /// Carries out one command. The order is checked here, once, by the verb table.
+    pub(crate) async fn execute(&mut self, command: Command) -> Outcome {
+        let verb = command.verb();
+        tracing::debug!(verb = verb.info().name(), "command");
+        if verb.info().phase == VerbPhase::LoggedIn && self.login().is_none() {
+            return Reply::new(
+                ReplyCode::NOT_LOGGED_IN,
+                "Log in first, with USER and PASS.",
+            )
+            .into();
+        }
+        // RNTO must follow RNFR at once (RFC 959 §4.1.3).
+        let rename_from = self.rename_from.take();
+        match self.dispatch(command, rename_from).await {
+            Ok(outcome) => outcome,
+            Err(refusal) => {
+                if let Refusal::Io(source) = &refusal {
+                    tracing::error!(verb = verb.info().name(), error = %source, "input/output error");
+                }
+                reply_to(&refusal).into()
+            }
+        }
+    }
+
+    #[rustfmt::skip]
+    async fn dispatch(&mut self, command: Command, rename_from: Option<VirtualPath>) -> Result<Outcome, Refusal> {
+        Ok(match command {
+            Command::User(name) => self.user(name),
+            Command::Pass(password) => self.pass(password).await,
+            Command::Acct => Reply::new(ReplyCode::SUPERFLUOUS, "No account is needed beside the user.").into(),
+            Command::Rein => self.rein(),
+            Command::Quit => Outcome::Close(Reply::new(ReplyCode::GOODBYE, "Goodbye.")),
+            Command::Noop => Reply::new(ReplyCode::OK, "Nothing done.").into(),
+            Command::Syst => Reply::new(ReplyCode::SYSTEM_TYPE, "UNIX Type: L8").into(),
+            Command::Clnt(client) => self.clnt(&client),
+            Command::Feat => self.feat(),
+            Command::Help(topic) => self.help(&topic),
+            Command::Opts(option) => self.opts(option),
+            Command::Type(transfer_type) => self.set_type(transfer_type),
+            Command::Mode => Reply::new(ReplyCode::OK, "Mode is stream.").into(),
+            Command::Stru => Reply::new(ReplyCode::OK, "Structure is file.").into(),
+            Command::Allo(bytes) => self.allo(bytes),
+            Command::Rest(offset) => self.rest(offset),
+            Command::Rang(range) => self.rang(range),
+            Command::Abor => Reply::new(ReplyCode::TRANSFER_COMPLETE, "No transfer is running.").into(),
+            Command::Pasv => self.pasv(),
+            Command::Epsv(family) => self.epsv(family),
+            Command::Port(target) | Command::Eprt(target) => self.port(target),
+            Command::Pwd => self.pwd()?,
+            Command::Cwd(path) => self.cwd(&path).await?,
+            Command::Cdup => self.cwd(b"..").await?,
+            Command::Mkd(path) => self.mkd(&path).await?,
+            Command::Rmd(path) => self.rmd(&path).await?,
+            Command::Dele(path) => self.dele(&path).await?,
+            Command::Rnfr(path) => self.rnfr(&path).await?,
+            Command::Rnto(path) => self.rnto(rename_from, &path).await?,
+            Command::Retr(path) => self.retr(&path).await?,
+            Command::Stor(path) => self.stor(Verb::Stor, &path).await?,
+            Command::Appe(path) => self.stor(Verb::Appe, &path).await?,
+            Command::Stou(path) => self.stor(Verb::Stou, &path).await?,
+            Command::List(path) => self.list(Verb::List, &path).await?,
+            Command::Nlst(path) => self.list(Verb::Nlst, &path).await?,
+            Command::Mlsd(path) => self.list(Verb::Mlsd, &path).await?,
+            Command::Mlst(path) => self.mlst(&path).await?,
+            Command::Stat(None) => self.transfer_status(None).into(),
+            Command::Stat(Some(path)) => self.stat_path(&path).await?,
+            Command::Size(path) => self.size(&path).await?,
+            Command::Mdtm { as_path, set } => self.mdtm(&as_path, set).await?,
+            Command::Mfmt(time, path) => self.mfmt(time, &path).await?,
+            Command::Mff(change, path) => self.mff(change, &path).await?,
+            Command::Hash(path) => self.hash(&path).await?,
+            Command::Digest { algorithm, path, range, .. } => self.digest(algorithm, &path, range).await?,
+            Command::Avbl(path) => self.avbl(&path).await?,
+            Command::Site(SiteCommand::Help) => self.site_help(),
+            Command::Site(SiteCommand::Chmod(mode, path)) => self.chmod(mode, &path).await?,
+            Command::Site(SiteCommand::Utime(time, path)) => self.utime(time, &path).await?,
+            Command::Site(SiteCommand::Copy(from, to)) => self.copy(&from, &to).await?,
+            Command::Site(SiteCommand::Partial(path)) => self.partial(&path).await?,
+            Command::Site(SiteCommand::Quota) => self.quota().await?,
+        })
+    }
+
+    /// The login, if there is one.
+    pub(super) fn login(&self) -> Option<&Login> {
+        match &self.phase {
+            Phase::LoggedIn(login) => Some(login),
+            Phase::ExpectUser | Phase::ExpectPassword(_) => None,
+        }
+    }
+
+    /// The login, where the verb table has made sure of it.
+    pub(super) fn files(&self) -> Result<&Login, Refusal> {
+        self.login().ok_or(Refusal::NotPermitted)
+    }
+
+    /// The path that `argument` means from the current directory.
+    pub(super) fn resolve(&self, argument: &[u8]) -> Result<VirtualPath, Refusal> {
+        Ok(self.files()?.current.resolve(argument)?)
+    }
+
+    pub(super) fn translation(&self) -> Translation {
+        match self.transfer_type {
+            TransferType::Ascii => Translation::LineEnds,
+            TransferType::Image => Translation::None,
+        }
+    }
+
+    /// Makes the transfer that the data channel was opened for, and forgets what held for one transfer.
+    pub(super) fn start(
+        &mut self,
+        verb: Verb,
+        path: VirtualPath,
+        text: String,
+        work: Work,
+    ) -> Outcome {
+        self.forget_transfer_options();
+        let timeouts = &self.shared.config.timeouts;
+        let job = Job {
+            verb,
+            path,
+            channel: std::mem::take(&mut self.channel),
+            local: self.local,
+            timeouts: DataTimeouts {
+                connect: timeouts.data_connect,
+                stall: timeouts.stall,
+            },
+            work,
+        };
+        Outcome::Transfer(Reply::new(ReplyCode::OPENING_DATA, text), Box::new(job))
+    }
+
+    pub(super) fn forget_transfer_options(&mut self) {
+        self.restart = 0;
+        self.range = None;
+        self.announced = None;
+    }
+
+    /// Whether a transfer has somewhere to go.
+    pub(super) fn needs_channel(&self) -> Option<Outcome> {
+        matches!(self.channel, DataChannel::Unset).then(|| {
+            Reply::new(
+                ReplyCode::CANNOT_OPEN_DATA,
+                "Send PASV, EPSV, PORT or EPRT first.",
+            )
+            .into()
+        })
+    }
+
+    /// The state of the session or of its transfer (STAT without a path).
+    pub(crate) fn transfer_status(&self, running: Option<&Running>) -> Reply {
+        let Some((moved, total)) = running.map(Running::position) else {
+            return self.session_status();
+        };
+        // lftp reads the progress out of exactly these words.
+        let text = match total {
+            Some(total) => format!("Status: {moved} of {total} bytes transferred"),
+            None => format!("Status: {moved} bytes transferred"),
+        };
+        Reply::new(ReplyCode::FILE_STATUS, text)
+    }
+
+    fn session_status(&self) -> Reply {
+        let kind = match self.transfer_type {
+            TransferType::Ascii => "ASCII",
+            TransferType::Image => "binary",
+        };
+        let mut lines = vec![format!(" Connected from {}", self.peer.ip()).into_bytes()];
+        lines.push(match self.login() {
+            Some(login) => format!(" Logged in as {}", login.account.name).into_bytes(),
+            None => b" Not logged in".to_vec(),
+        });
+        lines.push(format!(" TYPE: {kind}, STRUcture: File, MODE: Stream").into_bytes());
+        if self.restart > 0 {
+            lines.push(format!(" The next transfer starts at byte {}", self.restart).into_bytes());
+        }
+        lines.push(format!(" Connected for {} s", self.started.elapsed().as_secs()).into_bytes());
+        Reply::multiline(
+            ReplyCode::SYSTEM_STATUS,
+            "Session status:",
+            lines,
+            "End of status",
+        )
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    /// The reply to a transfer that has ended, and its line in the log.
+    pub(crate) fn transfer_finished(&mut self, finished: Finished) -> Reply {
+        crate::ftp::commands::finished(finished)
+    }
+}

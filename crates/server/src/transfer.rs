@@ -1,0 +1,337 @@
+//! The pump: moves bytes between a data stream and the virtual file system.
+//!
+//! One loop each way, with progress, a stall limit and cancellation. Which road
+//! a download takes depends on what the stream and the storage are: a plain
+//! socket and a local file go through `sendfile`; everything else through a
+//! buffer. Both give the same bytes.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
+use wharf_model::Refusal;
+use wharf_net::Stream;
+use wharf_proto::ascii::{FromWire, ToWire};
+use wharf_vfs::{Download, Upload};
+
+/// Bytes moved through one buffer at a time. At 256 KiB the cost of handing a
+/// write to a thread that may block is under a tenth of the write itself.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Bytes that one `sendfile` call may move: long enough to make the call cheap,
+/// short enough that other sessions get their turn.
+#[cfg(target_os = "linux")]
+const SENDFILE_BYTES: u64 = 1024 * 1024;
+
+/// How far a running transfer is; shared between its task and its session.
+#[derive(Debug, Default)]
+pub struct Progress {
+    bytes: AtomicU64,
+}
+
+impl Progress {
+    /// Bytes of content moved so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a pump obeys.
+#[derive(Debug, Clone)]
+pub struct PumpControl {
+    /// Where it counts.
+    pub progress: Arc<Progress>,
+    /// Longest time without a byte moved.
+    pub stall: Duration,
+    /// Ends the transfer between two pieces of content.
+    pub cancel: CancellationToken,
+}
+
+/// Whether line ends are translated on the wire (RFC 959 §3.1.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Translation {
+    /// Bytes as they are (TYPE I).
+    None,
+    /// CRLF on the wire, LF in the file (TYPE A).
+    LineEnds,
+}
+
+/// Why a transfer did not reach its end.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// [`PumpControl::cancel`].
+    #[error("aborted by the client")]
+    Cancelled,
+    /// [`PumpControl::stall`].
+    #[error("no data moved within the stall timeout")]
+    Stalled,
+    /// The data connection broke.
+    #[error("the data connection broke")]
+    Connection(#[source] io::Error),
+    /// The file system below refused or failed.
+    #[error("the transfer was refused")]
+    Refused(#[from] Refusal),
+}
+
+impl PumpControl {
+    /// Waits for `operation`, but no longer than the stall limit and not past a cancellation.
+    async fn guard<T>(
+        &self,
+        operation: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, TransferError> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(TransferError::Cancelled),
+            finished = tokio::time::timeout(self.stall, operation) => match finished {
+                Ok(result) => result.map_err(TransferError::Connection),
+                Err(_) => Err(TransferError::Stalled),
+            },
+        }
+    }
+
+    /// Counts bytes that moved without the pump.
+    pub(crate) fn progress_by(&self, bytes: usize) {
+        self.progress.add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// Writes all of `content`; any progress restarts the stall limit.
+    ///
+    /// # Errors
+    /// [`TransferError`], except `Refused`.
+    pub async fn write_all<W: AsyncWrite + Unpin>(
+        &self,
+        stream: &mut W,
+        mut content: &[u8],
+    ) -> Result<(), TransferError> {
+        while !content.is_empty() {
+            let written = self.guard(stream.write(content)).await?;
+            if written == 0 {
+                return Err(TransferError::Connection(io::ErrorKind::WriteZero.into()));
+            }
+            content = content.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Closes the sending direction, so that the receiver sees the end.
+    ///
+    /// # Errors
+    /// [`TransferError`], except `Refused`.
+    pub async fn close<W: AsyncWrite + Unpin>(&self, stream: &mut W) -> Result<(), TransferError> {
+        self.guard(stream.shutdown()).await
+    }
+}
+
+/// Sends the bytes from `start` up to `end` of `download` and closes the stream's sending direction.
+///
+/// A file that becomes shorter meanwhile ends the transfer with an error: the
+/// peer must not take it for whole. Dropping the future is safe.
+///
+/// # Errors
+/// [`TransferError`].
+pub async fn send(
+    download: &Download,
+    start: u64,
+    end: u64,
+    stream: &mut Stream,
+    translation: Translation,
+    control: &PumpControl,
+) -> Result<(), TransferError> {
+    match (download.as_file(), stream.as_plain_socket(), translation) {
+        #[cfg(target_os = "linux")]
+        (Some(file), Some(socket), Translation::None) => {
+            sendfile(file, start, end, socket, control).await?;
+        }
+        _ => send_buffered(download, start, end, stream, translation, control).await?,
+    }
+    control.close(stream).await
+}
+
+async fn send_buffered(
+    download: &Download,
+    start: u64,
+    end: u64,
+    stream: &mut Stream,
+    translation: Translation,
+    control: &PumpControl,
+) -> Result<(), TransferError> {
+    let mut offset = start;
+    let mut translator = ToWire::new();
+    let mut translated = Vec::new();
+    while offset < end {
+        let wanted =
+            usize::try_from(end - offset).map_or(BUFFER_BYTES, |left| left.min(BUFFER_BYTES));
+        let content = download.read_at(offset, wanted).await?;
+        if content.is_empty() {
+            return Err(shortened());
+        }
+        match translation {
+            Translation::None => control.write_all(stream, &content).await?,
+            Translation::LineEnds => {
+                translated.clear();
+                translator.translate(&content, &mut translated);
+                control.write_all(stream, &translated).await?;
+            }
+        }
+        let moved = u64::try_from(content.len()).unwrap_or(u64::MAX);
+        offset = offset.saturating_add(moved);
+        control.progress.add(moved);
+    }
+    Ok(())
+}
+
+fn shortened() -> TransferError {
+    TransferError::Refused(Refusal::Io(io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the file became shorter while it was sent",
+    )))
+}
+
+/// The kernel's road: page cache to socket.
+#[cfg(target_os = "linux")]
+async fn sendfile(
+    file: &Arc<File>,
+    start: u64,
+    end: u64,
+    socket: &tokio::net::TcpStream,
+    control: &PumpControl,
+) -> Result<(), TransferError> {
+    let mut offset = start;
+    while offset < end {
+        let piece = (end - offset).min(SENDFILE_BYTES);
+        let count = usize::try_from(piece).expect("SENDFILE_BYTES fits every usize");
+        make_resident(file, offset, count).await;
+        let moved = loop {
+            let attempt = socket.try_io(tokio::io::Interest::WRITABLE, || {
+                let mut position = offset;
+                Ok(rustix::fs::sendfile(
+                    socket,
+                    file,
+                    Some(&mut position),
+                    count,
+                )?)
+            });
+            match attempt {
+                Ok(moved) => break moved,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    control.guard(socket.writable()).await?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(TransferError::Connection(error)),
+            }
+        };
+        if moved == 0 {
+            return Err(shortened());
+        }
+        let moved = u64::try_from(moved).unwrap_or(u64::MAX);
+        offset = offset.saturating_add(moved);
+        control.progress.add(moved);
+        if control.cancel.is_cancelled() {
+            return Err(TransferError::Cancelled);
+        }
+        // A fast receiver never makes the socket block; give the others their turn.
+        tokio::task::coop::consume_budget().await;
+    }
+    Ok(())
+}
+
+/// Sees to it that `sendfile` will not wait for the disk on a runtime worker:
+/// where the page cache lacks an end of the piece, a thread that may block reads it first.
+#[cfg(target_os = "linux")]
+async fn make_resident(file: &Arc<File>, offset: u64, count: usize) {
+    let last = offset + u64::try_from(count).unwrap_or(0).saturating_sub(1);
+    if is_resident(file, offset) && is_resident(file, last) {
+        return;
+    }
+    let file = Arc::clone(file);
+    // An error here comes again from sendfile, which reports it.
+    let _ = tokio::task::spawn_blocking(move || {
+        let mut sink = vec![0; count];
+        std::os::unix::fs::FileExt::read_at(&*file, &mut sink, offset)
+    })
+    .await;
+}
+
+/// Whether the byte at `offset` can be read without waiting. Where the file
+/// system cannot tell, it is taken as given.
+#[cfg(target_os = "linux")]
+fn is_resident(file: &File, offset: u64) -> bool {
+    use rustix::io::{Errno, ReadWriteFlags};
+    let mut byte = [0];
+    let mut buffers = [io::IoSliceMut::new(&mut byte)];
+    rustix::io::preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT) != Err(Errno::AGAIN)
+}
+
+/// Takes in what the stream brings until its end. Commits nothing: the caller
+/// decides whether what arrived is whole.
+///
+/// A piece of content that was read is always written before a cancellation is
+/// seen, so `upload` is never left in the middle of a write.
+///
+/// # Errors
+/// [`TransferError`].
+pub async fn receive(
+    upload: &mut Upload,
+    stream: &mut Stream,
+    translation: Translation,
+    control: &PumpControl,
+) -> Result<(), TransferError> {
+    let mut buffer = BytesMut::new();
+    let mut translator = FromWire::new();
+    loop {
+        // The buffer before is written by now, so its memory is taken again.
+        buffer.reserve(BUFFER_BYTES);
+        let filled = control.guard(fill(stream, &mut buffer)).await;
+        if !buffer.is_empty() {
+            let content = buffer.split().freeze();
+            let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
+            match translation {
+                Translation::None => upload.write(content).await?,
+                Translation::LineEnds => {
+                    let mut translated = Vec::with_capacity(content.len());
+                    translator.translate(&content, &mut translated);
+                    upload.write(translated.into()).await?;
+                }
+            }
+            control.progress.add(length);
+        }
+        if filled? {
+            break;
+        }
+    }
+    if translation == Translation::LineEnds {
+        let mut rest = Vec::new();
+        translator.finish(&mut rest);
+        upload.write(rest.into()).await?;
+    }
+    Ok(())
+}
+
+/// Waits for content, then takes what else is there already, up to the
+/// buffer's capacity. Returns whether the stream has ended. With an error the
+/// buffer still holds what came before it; the system reports a reset once and
+/// a plain end of file ever after, so the error must not be dropped.
+async fn fill(stream: &mut Stream, buffer: &mut BytesMut) -> io::Result<bool> {
+    if stream.read_buf(buffer).await? == 0 {
+        return Ok(true);
+    }
+    while buffer.len() < buffer.capacity() {
+        match stream.read_buf(buffer).now_or_never() {
+            None => return Ok(false),
+            Some(Ok(0)) => return Ok(true),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(error),
+        }
+    }
+    Ok(false)
+}
