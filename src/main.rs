@@ -1,2 +1,13 @@
-//! The `wharf` command.
-fn main() {}
+//! The `wharf` command: argv → run → exit code.
+
+mod cli;
+mod compose;
+mod config;
+mod homes;
+mod logging;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -52,10 +52,10 @@ impl fmt::Display for ByteSize {
         ]
         .into_iter()
         .find(|(_, factor)| self.0 >= *factor) else {
-            return write!(f, "{} B", self.0);
+            return f.pad(&format!("{} B", self.0));
         };
         let tenths = u128::from(self.0) * 10 / u128::from(factor);
-        write!(f, "{}.{} {unit}", tenths / 10, tenths % 10)
+        f.pad(&format!("{}.{} {unit}", tenths / 10, tenths % 10))
     }
 }
 

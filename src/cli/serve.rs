@@ -1,0 +1,153 @@
+//! `wharf serve`.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::CliError;
+use crate::cli::settings::Place;
+use crate::compose::Server;
+use crate::config::{Address, Config, ListenerTls, LogFormat, PortRange};
+use crate::logging;
+
+/// Options of `wharf serve`.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Signals:
+  TERM, INT  finish transfers, at most timeouts.drain, then stop; a second one stops at once
+  HUP        read the configuration again: limits, timeouts, greeting, passive ports, masquerade address, TLS policy
+
+Example:
+  wharf user add alice && wharf serve --ftp 0.0.0.0:2121 --tls off")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    place: Place,
+    /// Serve FTP here; may be given more than once [default: 0.0.0.0:2121]
+    #[arg(
+        long,
+        env = "WHARF_FTP",
+        value_name = "ADDR:PORT",
+        value_delimiter = ','
+    )]
+    ftp: Vec<Address>,
+    /// Serve implicit FTPS here (not in this version)
+    #[arg(
+        long,
+        env = "WHARF_FTPS",
+        value_name = "ADDR:PORT",
+        value_delimiter = ','
+    )]
+    ftps: Vec<Address>,
+    /// Serve SFTP and SSH here (not in this version)
+    #[arg(
+        long,
+        env = "WHARF_SSH",
+        value_name = "ADDR:PORT",
+        value_delimiter = ','
+    )]
+    ssh: Vec<Address>,
+    /// Ports for passive data connections [default: 30000-30999]
+    #[arg(long, env = "WHARF_PASSIVE_PORTS", value_name = "LO-HI")]
+    passive_ports: Option<PortRange>,
+    /// Whether logins need TLS [default: required, except from this machine]
+    #[arg(long, env = "WHARF_TLS", value_name = "POLICY")]
+    tls: Option<ListenerTls>,
+    /// How log lines are written [default: text]
+    #[arg(long, env = "WHARF_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+impl Args {
+    fn config(&self) -> Result<Config, CliError> {
+        let mut config = self.place.load()?;
+        let listeners = [
+            (&self.ftp, &mut config.ftp.listen),
+            (&self.ftps, &mut config.ftps.listen),
+            (&self.ssh, &mut config.ssh.listen),
+        ];
+        for (said, listen) in listeners {
+            if !said.is_empty() {
+                listen.clone_from(said);
+            }
+        }
+        if let Some(ports) = &self.passive_ports {
+            config.ftp.passive_ports = ports.clone();
+        }
+        if let Some(policy) = self.tls {
+            config.tls.policy = policy;
+        }
+        if let Some(format) = self.log_format {
+            config.log.format = format;
+        }
+        Ok(config)
+    }
+}
+
+pub(crate) fn run(args: Args) -> Result<(), CliError> {
+    let config = args.config()?;
+    logging::start(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(&error))?;
+    let result = runtime.block_on(serve(&args, config));
+    // A digest of a huge file may still run on a thread; nobody waits for it any more.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve(args: &Args, mut config: Config) -> Result<(), CliError> {
+    let listen = |kind| signal(kind).map_err(|error| CliError::failed(&error));
+    let mut signals = Signals {
+        terminate: listen(SignalKind::terminate())?,
+        interrupt: listen(SignalKind::interrupt())?,
+        hangup: listen(SignalKind::hangup())?,
+    };
+    let server = Server::start(&config).await?;
+    while let Wish::Reload = signals.next().await {
+        match args.config() {
+            Ok(fresh) => {
+                server.reload(&fresh);
+                config = fresh;
+                tracing::info!("configuration read again; it holds for new sessions");
+            }
+            Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+        }
+    }
+    tracing::info!(patience = ?config.timeouts.drain.0, "stopping; transfers may finish");
+    let drain = server.drain();
+    let stopping = server.stop(&config);
+    tokio::pin!(stopping);
+    let report = loop {
+        tokio::select! {
+            report = &mut stopping => break report,
+            wish = signals.next() => if matches!(wish, Wish::Stop) {
+                tracing::warn!("stopping at once");
+                drain.cut();
+            },
+        }
+    };
+    tracing::info!(sessions = report.waiting, cut = report.cut, "stopped");
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+enum Wish {
+    Stop,
+    Reload,
+}
+
+impl Signals {
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Builds a server from a configuration, runs it, and ends it in order. The
+//! only place that names concrete back ends.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::FlockOperation;
+use wharf_accounts::{
+    AccountStore, Authenticator, PasswordError, PasswordPolicy, SqliteStore, StoreError,
+};
+use wharf_net::{
+    AcceptOptions, BindError, ConnectionLimits, ConnectionSlots, Drain, DrainReport, Endpoint,
+    EndpointOptions, Listener,
+};
+use wharf_server::door::{Door, DoorRules};
+use wharf_server::ftp::{FtpConfig, FtpService, PassivePorts, Timeouts};
+use wharf_server::registry::Registry;
+use wharf_vfs::storage::local::LocalOptions;
+
+use crate::config::Config;
+use crate::homes::Homes;
+
+/// The file in the data directory that holds the accounts.
+const DATABASE: &str = "wharf.db";
+/// The folder in the data directory that holds homes.
+const HOMES: &str = "homes";
+/// The file in the data directory that a running server holds locked.
+const LOCK: &str = "lock";
+
+/// A data directory, made if it was missing.
+#[derive(Debug, Clone)]
+pub(crate) struct DataDirectory(PathBuf);
+
+impl DataDirectory {
+    /// Makes the directory for its owner only, and finds its absolute path.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the data directory is the operator's, from the configuration"
+    )]
+    pub(crate) fn open(path: &Path) -> Result<Self, StartError> {
+        let failed = |source| StartError::DataDirectory {
+            path: path.to_path_buf(),
+            source,
+        };
+        make_private_directory(path).map_err(failed)?;
+        let absolute = std::fs::canonicalize(path).map_err(failed)?;
+        make_private_directory(&absolute.join(HOMES)).map_err(failed)?;
+        Ok(Self(absolute))
+    }
+
+    /// Where the homes of accounts are that have no other.
+    pub(crate) fn homes(&self) -> PathBuf {
+        self.0.join(HOMES)
+    }
+
+    /// Opens the accounts.
+    pub(crate) async fn accounts(&self) -> Result<SqliteStore, StartError> {
+        Ok(SqliteStore::open(&self.0.join(DATABASE)).await?)
+    }
+
+    /// Holds the directory for one server, until the file is dropped.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the data directory is the operator's, from the configuration"
+    )]
+    fn lock(&self) -> Result<File, StartError> {
+        let path = self.0.join(LOCK);
+        let failed = |source| StartError::DataDirectory {
+            path: path.clone(),
+            source,
+        };
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse(self.0.clone())),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+}
+
+/// Makes a directory that only its owner may enter; one that exists stays as it is.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "paths of the operator, from the configuration"
+)]
+pub(crate) fn make_private_directory(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if std::fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+/// A server that accepts.
+pub(crate) struct Server {
+    drain: Drain,
+    homes: Arc<Homes>,
+    ftp: Arc<FtpService>,
+    slots: ConnectionSlots,
+    authenticator: Authenticator,
+    registry: Registry,
+    store: SqliteStore,
+    _lock: File,
+}
+
+impl Server {
+    /// Opens everything and starts to accept; with an error nothing is left running.
+    pub(crate) async fn start(config: &Config) -> Result<Self, StartError> {
+        if let Some(what) = config.not_in_this_version() {
+            return Err(StartError::NotInThisVersion(what));
+        }
+        let data = DataDirectory::open(&config.data_dir)?;
+        let lock = data.lock()?;
+        // Ports before the database: a port in use is the likelier mistake.
+        let listeners = config
+            .ftp
+            .listen
+            .iter()
+            .map(|address| Listener::bind(Endpoint::Tcp(address.0), EndpointOptions::default()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let store = data.accounts().await?;
+        let accounts: Arc<dyn AccountStore> = Arc::new(store.clone());
+        let authenticator =
+            Authenticator::new(Arc::clone(&accounts), PasswordPolicy::recommended())?;
+        let options = LocalOptions {
+            durable: config.uploads.durable,
+        };
+        let homes = Homes::new(accounts, options);
+        let registry = Registry::new();
+        let door = door(config, &authenticator, &homes, &registry);
+        let ftp = Arc::new(FtpService::new(ftp_config(config), door));
+        let slots = ConnectionSlots::new(connection_limits(config));
+        let drain = Drain::new();
+        for listener in listeners {
+            tracing::info!(protocol = "ftp", address = %listener.local_address(), "listening");
+            let options = AcceptOptions::new(slots.clone());
+            drain.track(wharf_net::serve(
+                listener,
+                Arc::clone(&ftp),
+                options,
+                drain.clone(),
+            ));
+        }
+        tokio::spawn(Arc::clone(&homes).keep_settled());
+        tokio::spawn(Arc::clone(&homes).recover());
+        Ok(Self {
+            drain,
+            homes,
+            ftp,
+            slots,
+            authenticator,
+            registry,
+            store,
+            _lock: lock,
+        })
+    }
+
+    /// Uses what can be changed while running, for sessions that start from now on.
+    pub(crate) fn reload(&self, config: &Config) {
+        let door = door(config, &self.authenticator, &self.homes, &self.registry);
+        self.ftp.reload(ftp_config(config), door);
+        self.slots.set_limits(connection_limits(config));
+    }
+
+    /// Stops accepting, waits for transfers, cuts what is left, and saves.
+    pub(crate) async fn stop(self, config: &Config) -> DrainReport {
+        let report = self.drain.finish(config.timeouts.drain.0).await;
+        self.homes.settle().await;
+        self.store.close().await;
+        report
+    }
+
+    /// Cuts everything at once, if [`Server::stop`] is waiting.
+    pub(crate) fn drain(&self) -> Drain {
+        self.drain.clone()
+    }
+}
+
+fn door(
+    config: &Config,
+    authenticator: &Authenticator,
+    homes: &Arc<Homes>,
+    registry: &Registry,
+) -> Arc<Door> {
+    let rules = DoorRules {
+        plain: config.plain_login(),
+        sessions_per_account: config.limits.per_user,
+    };
+    let homes: Arc<Homes> = Arc::clone(homes);
+    Arc::new(Door::new(
+        authenticator.clone(),
+        homes,
+        registry.clone(),
+        rules,
+    ))
+}
+
+fn ftp_config(config: &Config) -> FtpConfig {
+    FtpConfig {
+        greeting: config.ftp.greeting.clone(),
+        passive_ports: PassivePorts(config.ftp.passive_ports.0.clone()),
+        masquerade: config.ftp.masquerade_address.0,
+        timeouts: Timeouts {
+            login: config.timeouts.login.0,
+            idle: config.timeouts.idle.0,
+            data_connect: config.timeouts.data_connect.0,
+            stall: config.timeouts.stall.0,
+        },
+    }
+}
+
+fn connection_limits(config: &Config) -> ConnectionLimits {
+    ConnectionLimits {
+        total: config.limits.connections,
+        per_address: config.limits.per_address,
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error("cannot use {}: {source}", path.display())]
+    DataDirectory { path: PathBuf, source: io::Error },
+    #[error("another wharf serve is using {}; stop it or choose another --data-dir", .0.display())]
+    InUse(PathBuf),
+    #[error("{0} is not in this version; leave the key out")]
+    NotInThisVersion(&'static str),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("{}", with_source(.0))]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Random(#[from] PasswordError),
+}
+
+/// An error and what is under it, on one line.
+pub(crate) fn with_source(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(source) = below {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        below = source.source();
+    }
+    text
+}

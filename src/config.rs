@@ -1,0 +1,418 @@
+//! What the operator said, and what it means. No IO: the caller reads the file
+//! and the environment.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use wharf_accounts::PlainLogin;
+
+/// Everything that can be configured; the field names are the keys of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) home_roots: Vec<PathBuf>,
+    pub(crate) ftp: Ftp,
+    pub(crate) ftps: Listeners,
+    pub(crate) ssh: Listeners,
+    pub(crate) tls: Tls,
+    pub(crate) limits: Limits,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) uploads: Uploads,
+    pub(crate) log: Log,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Ftp {
+    pub(crate) listen: Vec<Address>,
+    pub(crate) passive_ports: PortRange,
+    pub(crate) masquerade_address: Masquerade,
+    pub(crate) data_binding: DataBinding,
+    pub(crate) greeting: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Listeners {
+    pub(crate) listen: Vec<Address>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tls {
+    pub(crate) policy: ListenerTls,
+    pub(crate) certificate: String,
+    pub(crate) private_key: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    pub(crate) connections: usize,
+    pub(crate) per_address: usize,
+    pub(crate) per_user: usize,
+    pub(crate) before_login_per_address: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Timeouts {
+    pub(crate) login: Span,
+    pub(crate) idle: Span,
+    pub(crate) data_connect: Span,
+    pub(crate) stall: Span,
+    pub(crate) drain: Span,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Uploads {
+    pub(crate) durable: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    pub(crate) level: LogLevel,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./wharf-data"),
+            home_roots: Vec::new(),
+            ftp: Ftp::default(),
+            ftps: Listeners::default(),
+            ssh: Listeners::default(),
+            tls: Tls::default(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            uploads: Uploads::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Ftp {
+    fn default() -> Self {
+        Self {
+            listen: vec![Address(SocketAddr::from(([0, 0, 0, 0], 2121)))],
+            passive_ports: PortRange(30_000..=30_999),
+            masquerade_address: Masquerade(None),
+            data_binding: DataBinding::Prefer,
+            greeting: "Wharf is ready.".to_owned(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            per_address: 1_000,
+            per_user: 500,
+            before_login_per_address: 100,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = |seconds| Span(Duration::from_secs(seconds));
+        Self {
+            login: seconds(30),
+            idle: seconds(600),
+            data_connect: seconds(30),
+            stall: seconds(60),
+            drain: seconds(30),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: LogLevel::Info,
+        }
+    }
+}
+
+impl Config {
+    /// What a configuration file says; what it leaves out has its default.
+    pub(crate) fn parse(text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::at(text, &error))
+    }
+
+    /// From where this version, which has no TLS yet, takes passwords.
+    pub(crate) fn plain_login(&self) -> PlainLogin {
+        match self.tls.policy {
+            ListenerTls::Required => PlainLogin::LoopbackOnly,
+            ListenerTls::Optional | ListenerTls::Off => PlainLogin::Anywhere,
+        }
+    }
+
+    /// The first thing that is configured and that this version does not have.
+    pub(crate) fn not_in_this_version(&self) -> Option<&'static str> {
+        [
+            (!self.ftps.listen.is_empty(), "ftps.listen: FTPS"),
+            (!self.ssh.listen.is_empty(), "ssh.listen: SSH"),
+            (!self.tls.certificate.is_empty(), "tls.certificate: TLS"),
+            (!self.tls.private_key.is_empty(), "tls.private_key: TLS"),
+        ]
+        .into_iter()
+        .find_map(|(configured, what)| configured.then_some(what))
+    }
+}
+
+/// A mistake in a configuration file, and where it is.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {message}")]
+pub(crate) struct ConfigError {
+    line: usize,
+    column: usize,
+    message: String,
+}
+
+impl ConfigError {
+    fn at(text: &str, error: &toml::de::Error) -> Self {
+        let start = error.span().map_or(0, |span| span.start);
+        let before = text.get(..start).unwrap_or_default();
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: before
+                .chars()
+                .rev()
+                .take_while(|character| *character != '\n')
+                .count()
+                + 1,
+            message: error.message().replace('\n', "; "),
+        }
+    }
+}
+
+/// Defines a value that is written as text and read with `FromStr`.
+macro_rules! from_text {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = String;
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+    };
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Address(pub(crate) SocketAddr);
+from_text!(Address);
+
+impl FromStr for Address {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            format!("invalid address {text:?}; expected ADDRESS:PORT such as \"0.0.0.0:2121\" or \"[::]:2121\"")
+        })
+    }
+}
+
+/// Ports for passive data connections, both ends included; `0-0` lets the system choose.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct PortRange(pub(crate) RangeInclusive<u16>);
+from_text!(PortRange);
+
+impl FromStr for PortRange {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let invalid =
+            || format!("invalid port range {text:?}; expected LOW-HIGH such as \"30000-30999\"");
+        let (low, high) = text.split_once('-').ok_or_else(invalid)?;
+        let port = |digits: &str| digits.trim().parse::<u16>().map_err(|_| invalid());
+        let (low, high) = (port(low)?, port(high)?);
+        if low > high || (low == 0 && high != 0) {
+            return Err(invalid());
+        }
+        Ok(Self(low..=high))
+    }
+}
+
+/// The address that PASV shows; none when it is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Masquerade(pub(crate) Option<IpAddr>);
+from_text!(Masquerade);
+
+impl FromStr for Masquerade {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let address = text
+            .parse()
+            .map_err(|_| format!("invalid address {text:?}; expected an IP address or nothing"));
+        address.map(|address| Self(Some(address)))
+    }
+}
+
+/// A length of time, such as `30s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Span(pub(crate) Duration);
+from_text!(Span);
+
+impl FromStr for Span {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let invalid = || {
+            format!(
+                "invalid duration {text:?}; expected a number and ms, s, m or h, such as \"30s\""
+            )
+        };
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| invalid())?;
+        let milliseconds = match unit.trim() {
+            "ms" => Some(number),
+            "s" => number.checked_mul(1000),
+            "m" => number.checked_mul(60_000),
+            "h" => number.checked_mul(3_600_000),
+            _ => None,
+        };
+        // A year: longer is a slip of the finger, and no clock overflows below it.
+        let milliseconds = milliseconds.filter(|length| *length <= 365 * 24 * 3_600_000);
+        milliseconds
+            .map(|length| Self(Duration::from_millis(length)))
+            .ok_or_else(invalid)
+    }
+}
+
+/// Whether logins need TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ListenerTls {
+    /// Yes, except from this machine.
+    #[default]
+    Required,
+    /// No, but it is offered.
+    Optional,
+    /// It is not offered.
+    Off,
+}
+
+/// How firmly a data connection must show that it belongs to its control connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DataBinding {
+    Required,
+    Prefer,
+    Off,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// From which weight on events are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../wharf.toml.example");
+
+    #[test]
+    fn the_example_says_nothing_but_the_defaults() {
+        assert_eq!(Config::parse(EXAMPLE), Ok(Config::default()));
+    }
+
+    #[test]
+    fn the_example_explains_every_key() {
+        let keys = EXAMPLE.lines().filter(|line| line.contains(" = ")).count();
+        // Every field of the structs above; a new one belongs into the example.
+        assert_eq!(keys, 24);
+        for (number, line) in EXAMPLE.lines().enumerate() {
+            let explained = number > 0
+                && EXAMPLE
+                    .lines()
+                    .nth(number - 1)
+                    .is_some_and(|above| above.starts_with('#'));
+            assert!(
+                !line.contains(" = ") || explained,
+                "line {} has no comment above it",
+                number + 1
+            );
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_line_and_what_was_expected() {
+        let cases = [
+            (
+                "[ftp]\nlisten = [\"nowhere\"]\n",
+                "line 2, column 11: invalid address \"nowhere\"; expected ADDRESS:PORT",
+            ),
+            (
+                "[timeouts]\n\nidle = \"10 parsecs\"\n",
+                "line 3, column 8: invalid duration \"10 parsecs\"; expected a number",
+            ),
+            (
+                "[limits]\nper_usr = 3\n",
+                "line 2, column 1: unknown field `per_usr`, expected one of `connections`",
+            ),
+            (
+                "[limits]\nper_user = \"many\"\n",
+                "line 2, column 12: invalid type: string \"many\", expected usize",
+            ),
+            (
+                "[tls]\npolicy = \"maybe\"\n",
+                "line 2, column 10: unknown variant `maybe`, expected one of `required`",
+            ),
+            (
+                "[ftp]\npassive_ports = \"9-1\"\n",
+                "line 2, column 17: invalid port range \"9-1\"; expected LOW-HIGH",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = Config::parse(text).expect_err("a mistake").to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}
