@@ -136,6 +136,16 @@ pub(super) fn open_regular(
     }
 }
 
+/// Opens a directory for a change of the directory itself. A `Dir` will not do:
+/// it may be a descriptor for look-ups only (`O_PATH`).
+pub(super) fn open_directory(directory: &Dir, name: &Path) -> Result<File, Refusal> {
+    let flags = i32::try_from(OFlags::DIRECTORY.bits()).unwrap_or(0);
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(flags);
+    let opened = directory.open_with(name, &options).map_err(refusal)?;
+    Ok(opened.into_std())
+}
+
 /// The one place where an error of the system becomes a refusal.
 pub(super) fn refusal(error: io::Error) -> Refusal {
     let Some(errno) = Errno::from_io_error(&error) else {

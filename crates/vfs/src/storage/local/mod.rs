@@ -24,8 +24,8 @@ use wharf_model::{
 };
 
 use self::beneath::{
-    INCOMPLETE, PARKED, STAGED, attribute, entry, is_reserved, kind_of, open_regular, parent,
-    parent_for_new, refusal, relative, set_attribute, usage_of,
+    INCOMPLETE, PARKED, STAGED, attribute, entry, is_reserved, kind_of, open_directory,
+    open_regular, parent, parent_for_new, refusal, relative, set_attribute, usage_of,
 };
 use self::staging::{
     HeldTree, InPlace, Staged, Tree, drop_parked, parked_name, require_file, standing,
@@ -333,10 +333,7 @@ impl Inner {
     fn open_any(&self, path: &VirtualPath) -> Result<File, Refusal> {
         match self.open_file(path) {
             Ok((file, _)) => Ok(file),
-            Err(Refusal::IsADirectory) => {
-                let directory = self.root.open_dir(relative(path)?).map_err(refusal)?;
-                Ok(directory.into_std_file())
-            }
+            Err(Refusal::IsADirectory) => open_directory(&self.root, relative(path)?),
             Err(other) => Err(other),
         }
     }
@@ -627,3 +624,6 @@ impl StoredFile for LocalFile {
         Some(&self.file)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use wharf_model::{Digest, Entry, EntryKind, Refusal, Usage};
 
 use super::beneath::{
-    FILE_MODE, INCOMPLETE, PARKED, STAGED, attribute, entry, open_regular, refusal,
+    FILE_MODE, INCOMPLETE, PARKED, STAGED, attribute, entry, open_directory, open_regular, refusal,
     remove_attribute, set_attribute, usage_of,
 };
 use super::digest::remember;
@@ -359,7 +359,9 @@ impl StagedCore {
             remember(&self.file, digest);
         }
         if self.options.durable {
-            rustix::fs::fsync(&self.directory).map_err(|error| refusal(error.into()))?;
+            open_directory(&self.directory, Path::new("."))?
+                .sync_all()
+                .map_err(refusal)?;
         }
         let metadata = self
             .directory
