@@ -211,6 +211,9 @@ pub enum PathError {
     /// Empty, `.`, `..` or containing `/`.
     #[error("not the name of a single entry")]
     NotAName,
+    /// A name that the server keeps for its own files.
+    #[error("the name is reserved")]
+    Reserved,
 }
 
 /// Foreign bytes as text that cannot move a cursor, end a line or hide: valid

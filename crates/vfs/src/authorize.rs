@@ -2,6 +2,8 @@
 
 use wharf_model::{PermissionRules, Permissions, Refusal, VirtualPath};
 
+use crate::storage::Rights;
+
 /// Judges operations of one account. A path that passes through links is judged
 /// under both its names, so that no link leads around a rule.
 pub(crate) struct Gate<'a> {
@@ -39,14 +41,26 @@ impl Gate<'_> {
         }
     }
 
-    /// Refuses to move or remove a directory that has a rule on something in
-    /// it: the rule would protect another thing afterwards.
-    pub(crate) fn holds_no_rule(&self, path: &VirtualPath) -> Result<(), Refusal> {
+    /// What may be put under a name, or written to what stands there.
+    pub(crate) fn rights(&self, names: &[&VirtualPath]) -> Rights {
+        let extend = Permissions::APPEND | Permissions::OVERWRITE;
+        Rights {
+            create: self.all(names, Permissions::WRITE).is_ok(),
+            replace: self.all(names, Permissions::OVERWRITE).is_ok(),
+            extend: self.any(names, extend).is_ok(),
+            // What was cut is not whole yet: whoever may have begun it may finish it.
+            resume: self.any(names, extend | Permissions::WRITE).is_ok(),
+        }
+    }
+
+    /// Refuses to move or remove a directory that has a rule on it or on something in
+    /// it, whichever of its names says so: the rule would protect another thing afterwards.
+    pub(crate) fn holds_no_rule(&self, names: &[&VirtualPath]) -> Result<(), Refusal> {
         let holds = self
             .rules
             .exceptions()
             .iter()
-            .any(|(rule, _)| rule.starts_with(path));
+            .any(|(rule, _)| names.iter().any(|path| rule.starts_with(path)));
         if holds {
             Err(Refusal::NotPermitted)
         } else {

@@ -12,6 +12,8 @@
 
 mod authorize;
 mod home;
+#[cfg(test)]
+mod local_tests;
 mod quota;
 pub mod storage;
 mod upload;

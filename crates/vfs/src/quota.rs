@@ -204,30 +204,52 @@ impl Claim {
         state.credit = state.credit.saturating_sub(before) + after;
     }
 
-    /// Gives back everything that was charged.
-    pub(crate) fn refund_all(&mut self) {
-        self.refund(self.charged);
+    /// Takes over what is charged already, such as a parked part.
+    pub(crate) fn adopt(&mut self, usage: Usage) {
+        let before = smaller(self.expected, self.charged);
+        self.charged += usage;
+        let after = smaller(self.expected, self.charged);
+        let mut state = self.ledger.lock();
+        state.credit = state.credit.saturating_sub(before) + after;
     }
 
-    /// Ends the change: `released` is what it really took away. Checked again,
-    /// because what was to be replaced may have become smaller meanwhile.
+    /// Whether the change may end by taking away `released`, which is what it takes away in
+    /// truth; from here on it expects that. What was to be replaced may have become
+    /// smaller meanwhile.
     ///
     /// # Errors
-    /// [`Refusal::OverQuota`]; then nothing has changed and the caller must undo.
-    pub(crate) fn settle(&mut self, released: Usage) -> Result<(), Refusal> {
+    /// [`Refusal::OverQuota`]; then nothing has changed.
+    pub(crate) fn admit(&mut self, released: Usage) -> Result<(), Refusal> {
         let mut state = self.ledger.lock();
-        let next = State {
+        let credit_of_others = state
+            .credit
+            .saturating_sub(smaller(self.expected, self.charged));
+        let after = State {
             charged: state.charged.saturating_sub(released),
-            credit: state
-                .credit
-                .saturating_sub(smaller(self.expected, self.charged)),
+            credit: credit_of_others,
         };
-        fits(&next, self.limits, self.charged)?;
-        *state = next;
+        fits(&after, self.limits, self.charged.saturating_sub(released))?;
+        state.credit = credit_of_others + smaller(released, self.charged);
+        drop(state);
+        self.expected = released;
+        Ok(())
+    }
+
+    /// Ends the change: of its charge `held` is still on the disk, and `released` went.
+    pub(crate) fn settle(&mut self, held: Usage, released: Usage) {
+        let mut state = self.ledger.lock();
+        state.credit = state
+            .credit
+            .saturating_sub(smaller(self.expected, self.charged));
+        state.charged = (state.charged + held).saturating_sub(self.charged + released);
         drop(state);
         self.expected = Usage::ZERO;
         self.charged = Usage::ZERO;
-        Ok(())
+    }
+
+    /// What it has charged so far.
+    pub(crate) fn charged(&self) -> Usage {
+        self.charged
     }
 }
 
@@ -334,7 +356,8 @@ pub(crate) mod tests {
         upload.expect_release(usage(90, 1));
         upload.reserve(usage(100, 1)).expect("fits with the credit");
         assert!(upload.reserve(usage(1, 0)).is_err());
-        upload.settle(usage(90, 1)).expect("fits");
+        upload.admit(usage(90, 1)).expect("fits");
+        upload.settle(usage(100, 1), usage(90, 1));
         assert_eq!(ledger.usage(), usage(100, 1));
     }
 
@@ -361,10 +384,11 @@ pub(crate) mod tests {
         other
             .reserve(usage(100, 1))
             .expect("fits: what is staged is credited");
-        other.settle(Usage::ZERO).expect("fits");
+        other.admit(Usage::ZERO).expect("fits");
+        other.settle(usage(100, 1), Usage::ZERO);
         drop(other);
-        assert!(upload.settle(Usage::ZERO).is_err());
-        upload.refund(usage(50, 1));
+        assert!(upload.admit(Usage::ZERO).is_err());
+        upload.settle(Usage::ZERO, Usage::ZERO);
         assert_eq!(ledger.usage(), usage(100, 1));
     }
 

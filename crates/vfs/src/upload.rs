@@ -1,8 +1,10 @@
 //! One upload: reserve, write, and then commit, cut or discard.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use tracing::Instrument as _;
 use wharf_model::{Digest, DigestAlgorithm, Entry, Hasher, Refusal, Usage};
 
 use crate::quota::Claim;
@@ -35,20 +37,25 @@ pub struct UploadOptions {
 
 /// A file that is being uploaded.
 ///
-/// Ends in one of three ways: [`Upload::commit`], [`Upload::cut`],
-/// [`Upload::discard`]. Dropping it is a cut, carried out in the background.
+/// Ends in one of three ways: [`Upload::commit`], [`Upload::cut`], [`Upload::discard`];
+/// a future of these that is dropped midway still runs to its end. Dropping the upload
+/// itself is a cut, carried out in the background.
 pub struct Upload {
     /// `None` once it has ended.
     inner: Option<Inner>,
     name: Vec<u8>,
 }
 
+/// The part of the ledger that an upload has. Shared with the closures that the
+/// storage calls beside its own lock; never contended.
+pub(crate) type SharedClaim = Arc<Mutex<Claim>>;
+
 struct Inner {
     staged: Box<dyn StagedFile>,
-    /// Shared with the closure that a commit runs beside the tree's lock; the
-    /// lock is never contended.
-    claim: Arc<Mutex<Claim>>,
+    claim: SharedClaim,
     hasher: Option<Hasher>,
+    /// No write has failed or been dropped midway: everything is there and in order.
+    sound: bool,
 }
 
 /// What a commit has put in place.
@@ -63,7 +70,7 @@ pub struct Committed {
 impl Upload {
     pub(crate) fn new(
         staged: Box<dyn StagedFile>,
-        claim: Claim,
+        claim: SharedClaim,
         name: Vec<u8>,
         digest: Option<DigestAlgorithm>,
     ) -> Self {
@@ -71,8 +78,9 @@ impl Upload {
         Self {
             inner: Some(Inner {
                 staged,
-                claim: Arc::new(Mutex::new(claim)),
+                claim,
                 hasher: digest.filter(|_| from_the_start).map(Hasher::new),
+                sound: true,
             }),
             name,
         }
@@ -89,50 +97,28 @@ impl Upload {
     }
 
     /// Adds `content`: reserves exactly what it makes the file grow by, then
-    /// writes it. Not safe to drop midway: some of it may have been written.
+    /// writes it. Dropped midway, some of it may have been written, and the upload
+    /// can only be cut or discarded from then on.
     ///
     /// # Errors
     /// `OverQuota` before anything of `content` is written; otherwise what the storage says.
     pub async fn write(&mut self, content: Bytes) -> Result<(), Refusal> {
-        let Some(inner) = &mut self.inner else {
-            return Ok(());
-        };
-        let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
-        let growth = Usage {
-            bytes: inner.staged.growth(length),
-            files: 0,
-        };
-        with(&inner.claim, |claim| claim.reserve(growth))?;
-        let hashed = content.clone();
-        if let Err(refusal) = inner.staged.write(content).await {
-            with(&inner.claim, |claim| claim.refund(growth));
-            return Err(refusal);
+        match &mut self.inner {
+            Some(inner) => inner.write(content).await,
+            None => Err(unsound()),
         }
-        if let Some(hasher) = &mut inner.hasher {
-            hasher.update(&hashed);
-        }
-        Ok(())
     }
 
     /// Puts the file in its place, in one step.
     ///
     /// # Errors
     /// `OverQuota` when what it was to replace has become smaller meanwhile;
-    /// otherwise what the storage says. The old file stands then.
+    /// `NotPermitted` when another file came to stand there that may not be replaced;
+    /// otherwise what the storage says. The old file stands then. After a write that
+    /// failed or was dropped it is a cut, and an `Io`.
     pub async fn commit(mut self) -> Result<Committed, Refusal> {
-        let Some(mut inner) = self.inner.take() else {
-            return Err(Refusal::NotFound);
-        };
-        let digest = inner.hasher.take().map(Hasher::finish);
-        if let Some(digest) = &digest {
-            inner.staged.remember(digest.clone());
-        }
-        let committed = inner.staged.commit(approve(&inner.claim)).await;
-        settle_failure(&inner.claim, committed.as_ref().err());
-        Ok(Committed {
-            entry: committed?,
-            digest,
-        })
+        let inner = self.inner.take().ok_or_else(unsound)?;
+        run_to_end(inner.commit()).await
     }
 
     /// Keeps what arrived, so that it can be resumed.
@@ -140,10 +126,8 @@ impl Upload {
     /// # Errors
     /// What the storage says; what arrived is gone then.
     pub async fn cut(mut self) -> Result<(), Refusal> {
-        match self.inner.take() {
-            Some(inner) => inner.cut().await,
-            None => Ok(()),
-        }
+        let inner = self.inner.take().ok_or_else(unsound)?;
+        run_to_end(inner.cut()).await
     }
 
     /// Takes back everything that arrived.
@@ -151,19 +135,79 @@ impl Upload {
         let Some(inner) = self.inner.take() else {
             return;
         };
-        match inner.staged.discard().await {
-            Ok(()) => with(&inner.claim, Claim::refund_all),
-            // It stays charged, since it may still be there; a recount will tell.
-            Err(refusal) => tracing::warn!(%refusal, "an upload could not be taken back"),
+        // It stays charged, since it may still be there; a recount will tell.
+        if let Err(refusal) = run_to_end(inner.discard()).await {
+            tracing::warn!(%refusal, "an upload could not be taken back");
         }
     }
 }
 
 impl Inner {
+    async fn write(&mut self, content: Bytes) -> Result<(), Refusal> {
+        if !self.sound {
+            return Err(unsound());
+        }
+        let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
+        let growth = Usage {
+            bytes: self.staged.growth(length),
+            files: 0,
+        };
+        with(&self.claim, |claim| claim.reserve(growth))?;
+        let hashed = content.clone();
+        // An error and a dropped future both leave it so.
+        self.sound = false;
+        if let Err(refusal) = self.staged.write(content).await {
+            with(&self.claim, |claim| claim.refund(growth));
+            return Err(refusal);
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&hashed);
+        }
+        self.sound = true;
+        Ok(())
+    }
+
+    async fn commit(mut self) -> Result<Committed, Refusal> {
+        if !self.sound {
+            self.cut().await?;
+            return Err(unsound());
+        }
+        let digest = self.hasher.take().map(Hasher::finish);
+        if let Some(digest) = &digest {
+            self.staged.remember(digest.clone());
+        }
+        match self.staged.commit(approve(&self.claim)).await {
+            Ok(landed) => {
+                with(&self.claim, |claim| {
+                    claim.settle(claim.charged(), landed.released);
+                });
+                Ok(Committed {
+                    entry: landed.entry,
+                    digest,
+                })
+            }
+            Err(failed) => {
+                with(&self.claim, |claim| {
+                    claim.settle(failed.kept.held, failed.kept.released);
+                });
+                Err(failed.refusal)
+            }
+        }
+    }
+
     async fn cut(self) -> Result<(), Refusal> {
-        let cut = self.staged.cut(approve(&self.claim)).await;
-        settle_failure(&self.claim, cut.as_ref().err());
-        cut
+        let kept = self.staged.cut(approve(&self.claim)).await;
+        let settled = kept.as_ref().copied().unwrap_or_default();
+        with(&self.claim, |claim| {
+            claim.settle(settled.held, settled.released);
+        });
+        kept.map(drop)
+    }
+
+    async fn discard(self) -> Result<(), Refusal> {
+        let kept = self.staged.discard().await?;
+        with(&self.claim, |claim| claim.settle(kept.held, kept.released));
+        Ok(())
     }
 }
 
@@ -174,25 +218,37 @@ impl Drop for Upload {
         };
         // Without a runtime the process is ending; the next start recovers.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let _ = inner.cut().await;
-            });
+            runtime.spawn(
+                async move {
+                    if let Err(refusal) = inner.cut().await {
+                        tracing::warn!(%refusal, "an abandoned upload could not be kept");
+                    }
+                }
+                .in_current_span(),
+            );
         }
     }
 }
 
-fn approve(claim: &Arc<Mutex<Claim>>) -> Approve {
+/// Runs a change to its end even when the caller goes away in the middle of it, so
+/// that what the storage did is also what the ledger says.
+pub(crate) async fn run_to_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(change.in_current_span())
+        .await
+        .unwrap_or_else(|gone| Err(Refusal::Io(io::Error::other(gone))))
+}
+
+fn approve(claim: &SharedClaim) -> Approve {
     let claim = Arc::clone(claim);
-    Box::new(move |released| with(&claim, |claim| claim.settle(released)))
+    Box::new(move |released| with(&claim, |claim| claim.admit(released)))
 }
 
-/// After a failed commit or cut the staged file is gone, and with it its charge.
-fn settle_failure(claim: &Mutex<Claim>, failure: Option<&Refusal>) {
-    if failure.is_some() {
-        with(claim, Claim::refund_all);
-    }
-}
-
-fn with<T>(claim: &Mutex<Claim>, work: impl FnOnce(&mut Claim) -> T) -> T {
+pub(crate) fn with<T>(claim: &Mutex<Claim>, work: impl FnOnce(&mut Claim) -> T) -> T {
     work(&mut claim.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn unsound() -> Refusal {
+    Refusal::Io(io::Error::other("an earlier write of this upload failed"))
 }

@@ -2,23 +2,26 @@
 
 use std::fmt;
 use std::fs::File;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use wharf_model::{
-    ByteRange, Digest, DigestAlgorithm, Entry, EntryKind, PermissionRules, Permissions,
+    ByteRange, Digest, DigestAlgorithm, Entry, EntryKind, FileName, PermissionRules, Permissions,
     QuotaLimits, Refusal, Usage, VirtualPath,
 };
 
 use crate::authorize::Gate;
 use crate::home::Home;
 use crate::quota::{Claim, QuotaReport};
-use crate::storage::{Batches, StoredFile, WriteMode};
-use crate::upload::{Disposition, Upload, UploadOptions};
+use crate::storage::{Batches, Links, Reserve, StoredFile, WriteMode, new_name};
+use crate::upload::{Disposition, SharedClaim, Upload, UploadOptions, run_to_end, with};
 
-/// Most names that STOU tries before it gives up.
-const UNIQUE_ATTEMPTS: u32 = 10_000;
+/// What lets an account begin an upload; which of it is needed depends on what stands there.
+const ANY_WRITE: Permissions = Permissions::WRITE
+    .union(Permissions::APPEND)
+    .union(Permissions::OVERWRITE);
 
 /// What one account sees, may do and may fill. Cheap to clone.
 #[derive(Clone)]
@@ -86,7 +89,7 @@ impl Vfs {
     /// `NotFound`, `NotPermitted`.
     pub async fn exists(&self, path: &VirtualPath) -> Result<(), Refusal> {
         self.judge_name(path, Permissions::RENAME).await?;
-        self.home.storage().metadata(path).await.map(|_| ())
+        self.home.storage().metadata(path).await.map(drop)
     }
 
     /// The entries of a directory. Needs `LIST`.
@@ -95,9 +98,15 @@ impl Vfs {
     /// `NotADirectory`, `NotFound`, `NotPermitted`.
     pub async fn list(&self, path: &VirtualPath) -> Result<Listing, Refusal> {
         self.judge(path, Permissions::LIST).await?;
+        // Where rules differ by directory, a link's target may be out of bounds.
+        let links = if self.gate().needs_resolved() {
+            Links::Show
+        } else {
+            Links::Follow
+        };
         Ok(Listing {
             known: None,
-            batches: Some(self.home.storage().list(path).await?),
+            batches: Some(self.home.storage().list(path, links).await?),
         })
     }
 
@@ -120,90 +129,45 @@ impl Vfs {
         path: &VirtualPath,
         options: UploadOptions,
     ) -> Result<Upload, Refusal> {
-        let storage = self.home.storage();
+        new_name(path)?;
+        self.gate().any(&[path], ANY_WRITE)?;
+        let (vfs, path) = (self.clone(), path.clone());
+        run_to_end(async move { vfs.start_upload(&path, options).await }).await
+    }
+
+    async fn start_upload(
+        &self,
+        path: &VirtualPath,
+        options: UploadOptions,
+    ) -> Result<Upload, Refusal> {
         let mut target = self.follow(path).await?;
-        if options.disposition == Disposition::Unique {
-            target = self.unused_name(&target).await?;
-        }
-        let standing = match storage.metadata(&target).await {
-            Ok(entry) => Some(entry),
-            Err(Refusal::NotFound) => None,
-            Err(refusal) => return Err(refusal),
-        };
-        self.judge_upload(&[path, &target], standing.as_ref(), options.disposition)?;
-        let mut claim = self.begin().await?;
+        let mut rights = self.gate().rights(&[path, &target]);
         let mode = match options.disposition {
-            Disposition::Replace | Disposition::Unique => WriteMode::Replace,
+            Disposition::Replace => WriteMode::Replace,
             Disposition::ResumeAt(offset) => WriteMode::ResumeAt(offset),
             Disposition::Append => WriteMode::Append,
+            Disposition::Unique => {
+                target = unique_name(&target)?;
+                rights.replace = false;
+                WriteMode::Replace
+            }
         };
-        if let Some(announced) = options.announced_bytes {
-            let replaced = match (mode, &standing) {
-                (WriteMode::Replace, Some(entry)) => entry.size,
-                (WriteMode::ResumeAt(offset), _) => offset,
-                _ => 0,
-            };
-            let growth = announced.saturating_sub(replaced);
-            claim.would_fit(Usage {
-                bytes: growth,
-                files: 0,
-            })?;
-        }
-        let files = u64::from(standing.is_none());
-        claim.would_fit(Usage { bytes: 0, files })?;
-        let staged = storage.stage(&target, mode).await?;
-        claim.expect_release(staged.expected_release());
-        if let Err(refusal) = claim.reserve(staged.initial_usage()) {
-            staged.discard().await?;
-            return Err(refusal);
-        }
+        let claim = Arc::new(Mutex::new(self.begin().await?));
+        let reserve = reserve(&claim, mode, options.announced_bytes);
+        let staged = self
+            .home
+            .storage()
+            .stage(&target, mode, rights, reserve)
+            .await;
+        let staged = match staged {
+            Ok(staged) => staged,
+            Err(refusal) => {
+                with(&claim, |claim| claim.settle(Usage::ZERO, Usage::ZERO));
+                return Err(refusal);
+            }
+        };
         let name = target.file_name().unwrap_or_default().to_vec();
         Ok(Upload::new(staged, claim, name, options.digest))
-    }
-
-    fn judge_upload(
-        &self,
-        names: &[&VirtualPath],
-        standing: Option<&Entry>,
-        disposition: Disposition,
-    ) -> Result<(), Refusal> {
-        let gate = self.gate();
-        let any_write = Permissions::WRITE | Permissions::APPEND | Permissions::OVERWRITE;
-        match (standing, disposition) {
-            (None, _) => gate.all(names, Permissions::WRITE),
-            // What was cut is not whole yet: whoever may have begun it may finish it.
-            (Some(entry), Disposition::Append | Disposition::ResumeAt(_)) if entry.incomplete => {
-                gate.any(names, any_write)
-            }
-            (Some(_), Disposition::Append) => {
-                gate.any(names, Permissions::APPEND | Permissions::OVERWRITE)
-            }
-            (Some(entry), Disposition::ResumeAt(offset)) if offset == entry.size => {
-                gate.any(names, Permissions::APPEND | Permissions::OVERWRITE)
-            }
-            (Some(_), _) => gate.all(names, Permissions::OVERWRITE),
-        }
-    }
-
-    /// `path`, or the first of `path.1`, `path.2` … under which nothing stands.
-    async fn unused_name(&self, path: &VirtualPath) -> Result<VirtualPath, Refusal> {
-        let (parent, name) = path
-            .parent()
-            .zip(path.file_name())
-            .ok_or(Refusal::IsADirectory)?;
-        for number in 0..UNIQUE_ATTEMPTS {
-            let mut candidate = name.to_vec();
-            if number > 0 {
-                candidate.extend_from_slice(format!(".{number}").as_bytes());
-            }
-            let candidate = parent.resolve(&candidate)?;
-            match self.home.storage().metadata(&candidate).await {
-                Err(Refusal::NotFound) => return Ok(candidate),
-                Err(refusal) => return Err(refusal),
-                Ok(_) => {}
-            }
-        }
-        Err(Refusal::AlreadyExists)
     }
 
     /// What a cut upload to `path` has left, with its digest. Needs what resuming it needs.
@@ -215,9 +179,9 @@ impl Vfs {
         path: &VirtualPath,
         algorithm: DigestAlgorithm,
     ) -> Result<Option<Partial>, Refusal> {
+        self.gate().any(&[path], ANY_WRITE)?;
         let target = self.follow(path).await?;
-        let any_write = Permissions::WRITE | Permissions::APPEND | Permissions::OVERWRITE;
-        self.gate().any(&[path, &target], any_write)?;
+        self.gate().any(&[path, &target], ANY_WRITE)?;
         let storage = self.home.storage();
         let Some(size) = storage.partial(&target).await? else {
             return Ok(None);
@@ -231,15 +195,19 @@ impl Vfs {
     /// # Errors
     /// `AlreadyExists`, `OverQuota`, `NotPermitted`, `InvalidName`.
     pub async fn make_directory(&self, path: &VirtualPath) -> Result<(), Refusal> {
+        new_name(path)?;
         self.judge_name(path, Permissions::MKDIR).await?;
-        let mut claim = self.begin().await?;
-        let one = Usage { bytes: 0, files: 1 };
-        claim.reserve(one)?;
-        let made = self.home.storage().make_directory(path).await;
-        if made.is_err() {
-            claim.refund(one);
-        }
-        made
+        let (vfs, path) = (self.clone(), path.clone());
+        run_to_end(async move {
+            let one = Usage { bytes: 0, files: 1 };
+            let mut claim = vfs.begin().await?;
+            claim.reserve(one)?;
+            let made = vfs.home.storage().make_directory(&path).await;
+            let held = if made.is_ok() { one } else { Usage::ZERO };
+            claim.settle(held, Usage::ZERO);
+            made
+        })
+        .await
     }
 
     /// Removes an empty directory. Needs `RMDIR`.
@@ -247,12 +215,16 @@ impl Vfs {
     /// # Errors
     /// `NotEmpty`, `NotADirectory`, `NotFound`, `NotPermitted`.
     pub async fn remove_directory(&self, path: &VirtualPath) -> Result<(), Refusal> {
-        self.judge_name(path, Permissions::RMDIR).await?;
-        self.gate().holds_no_rule(path)?;
-        let _activity = self.home.ledger().begin().await?;
-        let removed = self.home.storage().remove_directory(path).await?;
-        self.home.ledger().release(removed);
-        Ok(())
+        let names = self.judge_name(path, Permissions::RMDIR).await?;
+        self.gate().holds_no_rule(&each(&names))?;
+        let (vfs, path) = (self.clone(), path.clone());
+        run_to_end(async move {
+            let _activity = vfs.home.ledger().begin().await?;
+            let removed = vfs.home.storage().remove_directory(&path).await?;
+            vfs.home.ledger().release(removed);
+            Ok(())
+        })
+        .await
     }
 
     /// Removes a file, or a link itself. Needs `DELETE`.
@@ -261,10 +233,14 @@ impl Vfs {
     /// `IsADirectory`, `Busy`, `NotFound`, `NotPermitted`.
     pub async fn remove_file(&self, path: &VirtualPath) -> Result<(), Refusal> {
         self.judge_name(path, Permissions::DELETE).await?;
-        let _activity = self.home.ledger().begin().await?;
-        let removed = self.home.storage().remove_file(path).await?;
-        self.home.ledger().release(removed);
-        Ok(())
+        let (vfs, path) = (self.clone(), path.clone());
+        run_to_end(async move {
+            let _activity = vfs.home.ledger().begin().await?;
+            let removed = vfs.home.storage().remove_file(&path).await?;
+            vfs.home.ledger().release(removed);
+            Ok(())
+        })
+        .await
     }
 
     /// Renames a file or directory; a file replaces a file. Needs `RENAME` on
@@ -273,14 +249,24 @@ impl Vfs {
     /// # Errors
     /// `AlreadyExists`, `IsADirectory`, `Busy`, `NotFound`, `NotPermitted`, `InvalidName`.
     pub async fn rename(&self, from: &VirtualPath, to: &VirtualPath) -> Result<(), Refusal> {
-        self.judge_name(from, Permissions::RENAME).await?;
-        self.judge_new(to).await?;
-        self.gate().holds_no_rule(from)?;
-        self.gate().holds_no_rule(to)?;
-        let _activity = self.home.ledger().begin().await?;
-        let replaced = self.home.storage().rename(from, to).await?;
-        self.home.ledger().release(replaced);
-        Ok(())
+        new_name(to)?;
+        let land = Permissions::WRITE | Permissions::OVERWRITE;
+        self.gate().any(&[to], land)?;
+        let sources = self.judge_name(from, Permissions::RENAME).await?;
+        let targets = self.names_of(to).await?;
+        let gate = self.gate();
+        gate.any(&each(&targets), land)?;
+        gate.holds_no_rule(&each(&sources))?;
+        gate.holds_no_rule(&each(&targets))?;
+        let rights = gate.rights(&each(&targets));
+        let (vfs, from, to) = (self.clone(), from.clone(), to.clone());
+        run_to_end(async move {
+            let _activity = vfs.home.ledger().begin().await?;
+            let replaced = vfs.home.storage().rename(&from, &to, rights).await?;
+            vfs.home.ledger().release(replaced);
+            Ok(())
+        })
+        .await
     }
 
     /// Copies a file on the server. Needs `READ` on the source, and on the target what an upload needs.
@@ -380,34 +366,79 @@ impl Vfs {
         Ok(())
     }
 
-    /// Judges the name itself: its last component is not followed.
-    async fn judge_name(&self, path: &VirtualPath, needed: Permissions) -> Result<(), Refusal> {
-        let gate = self.gate();
-        gate.all(&[path], needed)?;
-        let (true, Some(parent), Some(name)) =
-            (gate.needs_resolved(), path.parent(), path.file_name())
-        else {
-            return Ok(());
-        };
-        let resolved = self.home.storage().resolve(&parent).await?.resolve(name)?;
-        gate.all(&[&resolved], needed)
+    /// Judges the name itself: its last component is not followed. Returns every name
+    /// under which it was judged.
+    async fn judge_name(
+        &self,
+        path: &VirtualPath,
+        needed: Permissions,
+    ) -> Result<Vec<VirtualPath>, Refusal> {
+        self.gate().all(&[path], needed)?;
+        let names = self.names_of(path).await?;
+        self.gate().all(&each(&names), needed)?;
+        Ok(names)
     }
 
-    /// Judges a name that something is moved to.
-    async fn judge_new(&self, path: &VirtualPath) -> Result<(), Refusal> {
-        let replaces = self.home.storage().metadata(path).await.is_ok();
-        let needed = if replaces {
-            Permissions::OVERWRITE
-        } else {
-            Permissions::WRITE
-        };
-        self.judge_name(path, needed).await
+    /// `path`, and where rules differ by directory also the path that its directory leads to.
+    async fn names_of(&self, path: &VirtualPath) -> Result<Vec<VirtualPath>, Refusal> {
+        let mut names = vec![path.clone()];
+        if let (true, Some(parent), Some(name)) = (
+            self.gate().needs_resolved(),
+            path.parent(),
+            path.file_name(),
+        ) {
+            names.push(self.home.storage().resolve(&parent).await?.resolve(name)?);
+        }
+        Ok(names)
     }
 
     /// Where an upload to `path` goes: through links that stay inside.
     async fn follow(&self, path: &VirtualPath) -> Result<VirtualPath, Refusal> {
         self.home.storage().resolve(path).await
     }
+}
+
+/// `path` with a dot and 16 random digits: a look at which names are free would tell two
+/// uploads that look at the same time the same.
+fn unique_name(path: &VirtualPath) -> Result<VirtualPath, Refusal> {
+    let (parent, name) = path
+        .parent()
+        .zip(path.file_name())
+        .ok_or(Refusal::IsADirectory)?;
+    let random = getrandom::u64().map_err(|error| Refusal::Io(io::Error::other(error)))?;
+    let suffix = format!(".{random:016x}");
+    let longest = FileName::MAX_BYTES - suffix.len();
+    let mut unique = name.get(..longest).unwrap_or(name).to_vec();
+    unique.extend_from_slice(suffix.as_bytes());
+    Ok(parent.join(&FileName::parse(&unique)?)?)
+}
+
+/// Charges what a writer needs, if what was announced would fit too.
+fn reserve(claim: &SharedClaim, mode: WriteMode, announced_bytes: Option<u64>) -> Reserve {
+    let claim = Arc::clone(claim);
+    Box::new(move |need| {
+        with(&claim, |claim| {
+            claim.expect_release(need.release);
+            if let Some(announced) = announced_bytes {
+                let there = match mode {
+                    WriteMode::ResumeAt(offset) => offset,
+                    WriteMode::Replace | WriteMode::Append => 0,
+                };
+                let bytes = announced.saturating_sub(there).max(need.fresh.bytes);
+                claim.would_fit(Usage {
+                    bytes,
+                    ..need.fresh
+                })?;
+            }
+            claim.reserve(need.fresh)?;
+            claim.adopt(need.adopted);
+            Ok(())
+        })
+    })
+}
+
+fn each(names: &[VirtualPath]) -> Vec<&VirtualPath> {
+    names.iter().collect()
 }
 
 /// Entries of a directory, piece by piece.

@@ -10,16 +10,67 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use wharf_model::{ByteRange, Digest, DigestAlgorithm, Entry, Refusal, Usage, VirtualPath};
+use wharf_model::{
+    ByteRange, Digest, DigestAlgorithm, Entry, FileName, PathError, Refusal, Usage, VirtualPath,
+};
 
 pub mod local;
 
 /// What a storage operation returns.
 pub type StorageResult<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
 
-/// Called with what a commit will release, in the same step as the commit;
-/// an error stops it.
+/// Called with what a commit or cut is about to release, in the same step; an error stops it.
 pub type Approve = Box<dyn FnOnce(Usage) -> Result<(), Refusal> + Send>;
+
+/// Called with what a writer needs before any of it is made; an error stops it.
+pub type Reserve = Box<dyn FnOnce(Need) -> Result<(), Refusal> + Send>;
+
+/// What a writer needs of the quota before its first byte.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Need {
+    /// What making it puts on the disk: an entry, and the bytes of a copy.
+    pub fresh: Usage,
+    /// What is on the disk already and becomes its own: a parked part.
+    pub adopted: Usage,
+    /// What its commit is expected to take away.
+    pub release: Usage,
+}
+
+/// What may be done under a name, for each thing that may stand there: only the storage
+/// knows which it is in the very step of the change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    /// Put something under a free name.
+    pub create: bool,
+    /// Put something in the place of a file.
+    pub replace: bool,
+    /// Write at the end of a whole file.
+    pub extend: bool,
+    /// Go on with a file that is marked incomplete.
+    pub resume: bool,
+}
+
+impl Rights {
+    /// Whether something may be put under a name that is taken or free.
+    ///
+    /// # Errors
+    /// `NotPermitted`.
+    pub fn land(self, taken: bool) -> Result<(), Refusal> {
+        allowed(if taken { self.replace } else { self.create })
+    }
+
+    /// Whether a file may be written where it stands.
+    ///
+    /// # Errors
+    /// `NotPermitted`.
+    pub fn write_in_place(self, incomplete: bool) -> Result<(), Refusal> {
+        allowed(if incomplete { self.resume } else { self.extend })
+    }
+}
+
+fn allowed(right: bool) -> Result<(), Refusal> {
+    right.then_some(()).ok_or(Refusal::NotPermitted)
+}
 
 /// Keeps files under names.
 pub trait Storage: Send + Sync + 'static {
@@ -31,17 +82,24 @@ pub trait Storage: Send + Sync + 'static {
     /// what does not exist yet keeps its name.
     fn resolve<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, VirtualPath>;
 
-    /// The entries of a directory, in no order, without what is staged.
-    fn list<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Box<dyn Batches>>;
+    /// The entries of a directory, in no order, without what is staged or parked.
+    fn list<'a>(
+        &'a self,
+        path: &'a VirtualPath,
+        links: Links,
+    ) -> StorageResult<'a, Box<dyn Batches>>;
 
     /// Opens a regular file for reading; it stays readable when it is removed meanwhile.
     fn open<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Box<dyn StoredFile>>;
 
-    /// Opens a way to write to `path`, whose last component is not a link.
+    /// Opens a way to write to `path`, whose last component is not a link. `reserve` is
+    /// asked before anything is made; the writer's commit obeys `rights` too.
     fn stage<'a>(
         &'a self,
         path: &'a VirtualPath,
         mode: WriteMode,
+        rights: Rights,
+        reserve: Reserve,
     ) -> StorageResult<'a, Box<dyn StagedFile>>;
 
     /// What a cut upload to `path` has left: a file marked incomplete, or one
@@ -64,9 +122,14 @@ pub trait Storage: Send + Sync + 'static {
     /// Removes a file or link; says what went.
     fn remove_file<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Usage>;
 
-    /// Renames; says what was replaced. A directory replaces nothing.
-    fn rename<'a>(&'a self, from: &'a VirtualPath, to: &'a VirtualPath)
-    -> StorageResult<'a, Usage>;
+    /// Renames; says what was replaced, and what was parked for either name. A directory
+    /// replaces nothing.
+    fn rename<'a>(
+        &'a self,
+        from: &'a VirtualPath,
+        to: &'a VirtualPath,
+        rights: Rights,
+    ) -> StorageResult<'a, Usage>;
 
     /// Sets the modification time.
     fn set_modified<'a>(&'a self, path: &'a VirtualPath, time: SystemTime)
@@ -92,6 +155,15 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Bytes free, where the storage knows.
     fn free_bytes(&self) -> StorageResult<'_, Option<u64>>;
+}
+
+/// What a listing shows of a link that stays inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// Its target's facts under its own name.
+    Follow,
+    /// Itself.
+    Show,
 }
 
 /// How a file is to be written.
@@ -124,32 +196,78 @@ pub trait StoredFile: Send + Sync {
 }
 
 /// A file in the making.
+///
+/// A `write` whose future is dropped midway may have written or not; `cut` and
+/// `discard` wait for it, and say exactly what is there.
 pub trait StagedFile: Send {
     /// Where the next byte goes.
     fn offset(&self) -> u64;
 
-    /// What making it put on the disk already: an entry, and for a resumed copy its bytes.
-    fn initial_usage(&self) -> Usage;
-
-    /// What its commit is expected to take away.
-    fn expected_release(&self) -> Usage;
-
     /// How many bytes longer the file becomes by `length` more.
     fn growth(&self, length: u64) -> u64;
 
-    /// Appends `content`. A write that fails has put nothing beyond what [`StagedFile::growth`] allowed.
+    /// Adds `content`. A write that fails has made the file no longer.
     fn write(&mut self, content: Bytes) -> StorageResult<'_, ()>;
 
-    /// Puts the file under its name in one step. With an error the old file stands and what was staged is gone.
-    fn commit(self: Box<Self>, approve: Approve) -> StorageResult<'static, Entry>;
+    /// Puts the file under its name in one step. With an error the old file stands and
+    /// what was staged is gone; what was written in place is as after a cut.
+    fn commit(self: Box<Self>, approve: Approve) -> BoxFuture<'static, Result<Landed, NotLanded>>;
 
-    /// Keeps what arrived, so that it can be resumed. `approve` is asked in
-    /// the same step; when it refuses, everything that arrived is given up.
-    fn cut(self: Box<Self>, approve: Approve) -> StorageResult<'static, ()>;
+    /// Keeps what arrived, so that it can be resumed: under its name and marked incomplete when
+    /// that is free, else parked beside. An empty file, and one that `approve` refuses, goes.
+    fn cut(self: Box<Self>, approve: Approve) -> StorageResult<'static, Kept>;
 
-    /// Takes back everything since the staging.
-    fn discard(self: Box<Self>) -> StorageResult<'static, ()>;
+    /// Takes back everything since the staging; of a parked part that was resumed, all of it.
+    fn discard(self: Box<Self>) -> StorageResult<'static, Kept>;
 
     /// Remembers `digest` with the file at its commit.
     fn remember(&mut self, digest: Digest);
+}
+
+/// A file that was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landed {
+    /// As it stands.
+    pub entry: Entry,
+    /// What its commit took away.
+    pub released: Usage,
+}
+
+/// A commit that failed.
+#[derive(Debug)]
+pub struct NotLanded {
+    /// Why.
+    pub refusal: Refusal,
+    /// What is left of the file.
+    pub kept: Kept,
+}
+
+/// What is left of a file that was not committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// What of its charge is still on the disk.
+    pub held: Usage,
+    /// What it took the place of.
+    pub released: Usage,
+}
+
+/// Names that begin so are the storages' own: no client sees or names them.
+const RESERVED: &[u8] = b".wharf-";
+
+/// Whether `name` is the storages' own.
+pub(crate) fn is_reserved(name: &[u8]) -> bool {
+    name.starts_with(RESERVED)
+}
+
+/// The last component of a path under which something is about to be made.
+///
+/// # Errors
+/// `AlreadyExists` for the root, `InvalidName`.
+pub(crate) fn new_name(path: &VirtualPath) -> Result<&[u8], Refusal> {
+    let name = path.file_name().ok_or(Refusal::AlreadyExists)?;
+    FileName::parse(name)?;
+    if is_reserved(name) {
+        return Err(Refusal::InvalidName(PathError::Reserved));
+    }
+    Ok(name)
 }

@@ -14,10 +14,10 @@ use std::time::SystemTime;
 use cap_std::fs::{Dir, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use wharf_model::{Entry, EntryKind, FileName, Refusal, Usage, VirtualPath};
+use wharf_model::{Entry, EntryKind, Refusal, Usage, VirtualPath};
 
-/// Names that begin so are the storage's own: no client sees or names them.
-const RESERVED: &[u8] = b".wharf-";
+use crate::storage::{is_reserved, new_name};
+
 /// A file that is being uploaded.
 pub(super) const STAGED: &str = ".wharf-staged.";
 /// What a cut overwrite left.
@@ -28,11 +28,6 @@ pub(super) const FILE_MODE: u32 = 0o644;
 
 /// An extended attribute that marks a cut upload.
 pub(super) const INCOMPLETE: &str = "user.wharf.incomplete";
-
-/// Whether `name` is the storage's own.
-pub(super) fn is_reserved(name: &[u8]) -> bool {
-    name.starts_with(RESERVED)
-}
 
 /// `path` relative to the home, unless a component is the storage's own.
 pub(super) fn relative(path: &VirtualPath) -> Result<&Path, Refusal> {
@@ -55,11 +50,7 @@ pub(super) fn parent(root: &Dir, path: &VirtualPath) -> Result<(Dir, PathBuf), R
 
 /// As [`parent`], for a name that is about to be made.
 pub(super) fn parent_for_new(root: &Dir, path: &VirtualPath) -> Result<(Dir, PathBuf), Refusal> {
-    let name = path.file_name().ok_or(Refusal::AlreadyExists)?;
-    if is_reserved(name) {
-        return Err(Refusal::InvalidName(wharf_model::PathError::NotAName));
-    }
-    FileName::parse(name)?;
+    new_name(path)?;
     parent(root, path)
 }
 
@@ -97,6 +88,20 @@ pub(super) fn kind_of(metadata: &Metadata) -> EntryKind {
     } else {
         EntryKind::Other
     }
+}
+
+/// What stands under `name` in `directory`, not following a link.
+pub(super) fn look(directory: &Dir, name: &Path) -> Result<Option<Metadata>, Refusal> {
+    match directory.symlink_metadata(name) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(refusal(error)),
+    }
+}
+
+/// Device and inode: the same under every name of a file.
+pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 /// What one directory entry counts for.

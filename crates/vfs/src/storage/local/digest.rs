@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use wharf_model::{ByteRange, Digest, DigestAlgorithm, Hasher, Refusal};
 
-use super::beneath::{attribute, refusal, set_attribute};
+use super::beneath::{attribute, refusal, remove_attribute, set_attribute};
 
 /// The digest of `file` or of a range of it, cut at its end.
 pub(super) fn digest(
@@ -69,6 +69,13 @@ pub(super) fn remember(file: &File, digest: &Digest) {
     if let Some(stamp) = stamp(file) {
         let value = format!("{stamp} {digest}");
         set_attribute(file, &attribute_name(digest.algorithm()), value.as_bytes());
+    }
+}
+
+/// Drops every digest, because the file is about to change in a way that its stamp may not show.
+pub(super) fn forget(file: &File) {
+    for algorithm in DigestAlgorithm::ALL {
+        remove_attribute(file, &attribute_name(algorithm));
     }
 }
 

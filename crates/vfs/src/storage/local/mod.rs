@@ -6,8 +6,8 @@
 mod beneath;
 mod digest;
 mod staging;
+mod walk;
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -17,24 +17,36 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, Metadata, OpenOptions, ReadDir};
+use cap_std::fs::{
+    Dir, DirBuilder, DirBuilderExt as _, Metadata, MetadataExt as _, OpenOptions, ReadDir,
+};
 use rustix::fs::Timespec;
 use wharf_model::{
-    ByteRange, Digest, DigestAlgorithm, Entry, EntryKind, Refusal, Usage, VirtualPath,
+    ByteRange, Digest, DigestAlgorithm, Entry, EntryKind, PathError, Refusal, Usage, VirtualPath,
 };
 
 use self::beneath::{
-    INCOMPLETE, PARKED, STAGED, attribute, entry, is_reserved, kind_of, open_directory,
+    INCOMPLETE, PARKED, STAGED, attribute, entry, identity, kind_of, look, open_directory,
     open_regular, parent, parent_for_new, refusal, relative, set_attribute, usage_of,
 };
 use self::staging::{
-    HeldTree, InPlace, Staged, Tree, drop_parked, parked_name, require_file, standing,
+    Copy, InPlace, Place, Staged, Tree, drop_parked, parked_name, require_file, standing,
     target_of_staged,
 };
-use crate::storage::{Batches, StagedFile, Storage, StorageResult, StoredFile, WriteMode};
+use self::walk::walk;
+use crate::storage::{
+    Batches, Links, Reserve, Rights, StagedFile, Storage, StorageResult, StoredFile, WriteMode,
+    is_reserved,
+};
 
 /// Readable by everybody on the server's machine who may enter the home, which is 0700.
 const DIRECTORY_MODE: u32 = 0o755;
+
+/// What no change of mode takes away: the server itself has to get at the entry, if only
+/// to change its mode again.
+const OWNER_FILE_MODE: u32 = 0o400;
+/// The same for a directory.
+const OWNER_DIRECTORY_MODE: u32 = 0o700;
 
 /// Entries of one piece of a listing: enough to make a hop to another thread
 /// cheap, few enough that a listing of any size stays small.
@@ -97,7 +109,11 @@ impl Storage for LocalStorage {
         self.run(move |inner| inner.resolve(&path))
     }
 
-    fn list<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Box<dyn Batches>> {
+    fn list<'a>(
+        &'a self,
+        path: &'a VirtualPath,
+        links: Links,
+    ) -> StorageResult<'a, Box<dyn Batches>> {
         let (path, shared) = (path.clone(), Arc::clone(&self.0));
         self.run(move |inner| {
             let entries = inner.root.read_dir(relative(&path)?).map_err(refusal)?;
@@ -105,6 +121,7 @@ impl Storage for LocalStorage {
             let batches = LocalBatches {
                 inner: shared,
                 directory,
+                links,
                 entries: Some(entries),
             };
             Ok(Box::new(batches) as Box<dyn Batches>)
@@ -125,9 +142,11 @@ impl Storage for LocalStorage {
         &'a self,
         path: &'a VirtualPath,
         mode: WriteMode,
+        rights: Rights,
+        reserve: Reserve,
     ) -> StorageResult<'a, Box<dyn StagedFile>> {
         let path = path.clone();
-        self.run(move |inner| inner.stage(&path, mode))
+        self.run(move |inner| inner.stage(&path, mode, rights, reserve))
     }
 
     fn partial<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Option<u64>> {
@@ -157,6 +176,7 @@ impl Storage for LocalStorage {
             let (directory, name) = parent_for_new(&inner.root, &path)?;
             let mut builder = DirBuilder::new();
             builder.mode(DIRECTORY_MODE);
+            let _held = inner.tree.hold();
             directory.create_dir_with(&name, &builder).map_err(refusal)
         })
     }
@@ -175,9 +195,10 @@ impl Storage for LocalStorage {
         &'a self,
         from: &'a VirtualPath,
         to: &'a VirtualPath,
+        rights: Rights,
     ) -> StorageResult<'a, Usage> {
         let (from, to) = (from.clone(), to.clone());
-        self.run(move |inner| inner.rename(&from, &to))
+        self.run(move |inner| inner.rename(&from, &to, rights))
     }
 
     fn set_modified<'a>(
@@ -203,7 +224,13 @@ impl Storage for LocalStorage {
         let path = path.clone();
         self.run(move |inner| {
             let handle = inner.open_any(&path)?;
-            let mode = rustix::fs::Mode::from_raw_mode(mode & 0o777);
+            let is_directory = handle.metadata().map_err(refusal)?.is_dir();
+            let kept = if is_directory {
+                OWNER_DIRECTORY_MODE
+            } else {
+                OWNER_FILE_MODE
+            };
+            let mode = rustix::fs::Mode::from_raw_mode(mode & 0o777 | kept);
             rustix::fs::fchmod(&handle, mode).map_err(|error| refusal(error.into()))
         })
     }
@@ -219,13 +246,13 @@ impl Storage for LocalStorage {
     }
 
     fn measure(&self) -> StorageResult<'_, Usage> {
-        self.run(|inner| inner.walk(&mut |_, _, metadata| usage_of(metadata)))
+        self.run(|inner| walk(&inner.root, &mut |_, _, metadata| usage_of(metadata)))
     }
 
     fn recover(&self) -> StorageResult<'_, Usage> {
         self.run(|inner| {
             // Twice, because what is renamed on the way may be met again.
-            inner.walk(&mut |directory, name, metadata| {
+            walk(&inner.root, &mut |directory, name, metadata| {
                 if let Some(target) = target_of_staged(name.as_os_str().as_bytes())
                     && metadata.is_file()
                 {
@@ -233,7 +260,7 @@ impl Storage for LocalStorage {
                 }
                 Usage::ZERO
             })?;
-            inner.walk(&mut |_, _, metadata| usage_of(metadata))
+            walk(&inner.root, &mut |_, _, metadata| usage_of(metadata))
         })
     }
 
@@ -338,53 +365,79 @@ impl Inner {
         }
     }
 
-    fn stage(&self, path: &VirtualPath, mode: WriteMode) -> Result<Box<dyn StagedFile>, Refusal> {
+    fn stage(
+        &self,
+        path: &VirtualPath,
+        mode: WriteMode,
+        rights: Rights,
+        reserve: Reserve,
+    ) -> Result<Box<dyn StagedFile>, Refusal> {
         let (directory, name) = parent_for_new(&self.root, path)?;
-        let standing = match directory.symlink_metadata(&name) {
-            Ok(metadata) => {
-                require_file(&metadata)?;
-                Some(metadata)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(refusal(error)),
+        let found = look(&directory, &name)?;
+        let parked = look(&directory, &parked_name(&name))?.filter(Metadata::is_file);
+        let place = Place {
+            tree: Arc::clone(&self.tree),
+            directory,
+            target: name,
+            rights,
+            options: self.options,
         };
-        let expected = standing.as_ref().map_or(Usage::ZERO, usage_of);
-        let size = standing.as_ref().map_or(0, Metadata::len);
-        let (tree, options) = (&self.tree, self.options);
-        let offset = match (mode, &standing) {
+        let standing = match &found {
+            Some(metadata) => Some(require_file(metadata)?),
+            None => None,
+        };
+        let size = standing.map_or(0, Metadata::len);
+        let release = standing.map_or(Usage::ZERO, usage_of);
+        let release_all = release + parked.as_ref().map_or(Usage::ZERO, usage_of);
+        let offset = match (mode, standing) {
             (WriteMode::Replace | WriteMode::ResumeAt(0), _) | (WriteMode::Append, None) => {
-                return Ok(Box::new(Staged::create(
-                    tree, directory, name, expected, options,
-                )?));
+                rights.land(standing.is_some())?;
+                return Ok(Box::new(Staged::create(place, release_all, reserve)?));
             }
-            (WriteMode::Append, Some(_)) => {
-                return Ok(Box::new(InPlace::open(
-                    tree, directory, name, None, options,
-                )?));
+            (WriteMode::Append, Some(file)) if file.nlink() == 1 => {
+                return Ok(Box::new(InPlace::open(place, None, reserve)?));
             }
+            (WriteMode::Append, Some(_)) => size,
             (WriteMode::ResumeAt(offset), _) => offset,
         };
-        let parked = directory.symlink_metadata(parked_name(&name)).ok();
-        if parked.is_some_and(|parked| parked.len() == offset) {
+        let resumes = matches!(mode, WriteMode::ResumeAt(_));
+        if resumes && parked.is_some_and(|parked| parked.len() == offset) {
+            rights.land(standing.is_some())?;
             return Ok(Box::new(Staged::resume_parked(
-                tree, directory, name, expected, options,
+                place, offset, release, reserve,
             )?));
         }
-        if offset > size {
+        let Some(standing) = standing.filter(|_| offset <= size) else {
             return Err(Refusal::OffsetBeyondEnd { offset, size });
+        };
+        let (file, _) = open_regular(
+            &place.directory,
+            &place.target,
+            OpenOptions::new().read(true),
+        )?;
+        let incomplete = attribute(&file, INCOMPLETE).is_some();
+        let goes_on = incomplete || offset == size;
+        if goes_on && standing.nlink() == 1 {
+            return Ok(Box::new(InPlace::open(place, Some(offset), reserve)?));
         }
-        let (file, _) = open_regular(&directory, &name, OpenOptions::new().read(true))?;
-        if offset == size || attribute(&file, INCOMPLETE).is_some() {
-            return Ok(Box::new(InPlace::open(
-                tree,
-                directory,
-                name,
-                Some(offset),
-                options,
-            )?));
+        // The other names of a file keep their content, and so does the tail of a whole one
+        // until the commit.
+        if goes_on {
+            rights.write_in_place(incomplete)?;
+        } else {
+            rights.land(true)?;
         }
-        let staged = Staged::create(tree, directory, name, expected, options)?;
-        Ok(Box::new(staged.copy_from(&file, size, offset)?))
+        let copy = Copy {
+            source: &file,
+            length: size,
+            offset,
+        };
+        Ok(Box::new(Staged::copy_of(
+            place,
+            copy,
+            release_all,
+            reserve,
+        )?))
     }
 
     /// What can be resumed: what is parked, else the file itself when it is marked.
@@ -401,14 +454,13 @@ impl Inner {
 
     fn remove_directory(&self, path: &VirtualPath) -> Result<Usage, Refusal> {
         let (directory, name) = parent(&self.root, path)?;
-        let held = self.tree.hold();
+        let _held = self.tree.hold();
         let mut removed = Usage { bytes: 0, files: 1 };
         if directory.symlink_metadata(&name).map_err(refusal)?.is_dir() {
             removed += remove_leftovers(&directory.open_dir(&name).map_err(refusal)?)?;
         }
-        let result = directory.remove_dir(&name).map_err(refusal);
-        drop(held);
-        result.map(|()| removed)
+        directory.remove_dir(&name).map_err(refusal)?;
+        Ok(removed)
     }
 
     fn remove_file(&self, path: &VirtualPath) -> Result<Usage, Refusal> {
@@ -422,69 +474,49 @@ impl Inner {
         Ok(usage_of(&metadata) + drop_parked(&directory, &name))
     }
 
-    fn rename(&self, from: &VirtualPath, to: &VirtualPath) -> Result<Usage, Refusal> {
+    fn rename(
+        &self,
+        from: &VirtualPath,
+        to: &VirtualPath,
+        rights: Rights,
+    ) -> Result<Usage, Refusal> {
         let (from_directory, from_name) = parent(&self.root, from)?;
         let (to_directory, to_name) = parent_for_new(&self.root, to)?;
         let held = self.tree.hold();
         let source = standing(&held, &from_directory, &from_name)?.ok_or(Refusal::NotFound)?;
-        let replaced = self.replaced_by_rename(&held, &source, &to_directory, &to_name)?;
-        if to.starts_with(from) && to != from {
-            return Err(Refusal::InvalidName(wharf_model::PathError::NotAName));
-        }
-        from_directory
-            .rename(&from_name, &to_directory, &to_name)
-            .map_err(refusal)?;
-        Ok(replaced)
-    }
-
-    /// What a rename of `source` would take away under its new name.
-    fn replaced_by_rename(
-        &self,
-        held: &HeldTree<'_>,
-        source: &Metadata,
-        directory: &Dir,
-        name: &Path,
-    ) -> Result<Usage, Refusal> {
-        use cap_std::fs::MetadataExt as _;
-        let Some(target) = standing(held, directory, name)? else {
+        let target = standing(&held, &to_directory, &to_name)?;
+        if from == to {
             return Ok(Usage::ZERO);
+        }
+        if to.starts_with(from) {
+            return Err(Refusal::InvalidName(PathError::NotAName));
+        }
+        let mut released = match &target {
+            Some(target) => replaceable_by(&source, target)?,
+            None => Usage::ZERO,
         };
-        if (target.dev(), target.ino()) == (source.dev(), source.ino()) {
-            // Two names of one file: rename(2) does nothing then.
-            return Ok(Usage::ZERO);
+        rights.land(target.is_some())?;
+        if target.is_some_and(|target| identity(&target) == identity(&source)) {
+            // rename(2) does nothing between two names of one file.
+            from_directory.remove_file(&from_name).map_err(refusal)?;
+        } else {
+            from_directory
+                .rename(&from_name, &to_directory, &to_name)
+                .map_err(refusal)?;
         }
-        match (source.is_dir(), target.is_dir()) {
-            (false, false) => Ok(usage_of(&target)),
-            (false, true) => Err(Refusal::IsADirectory),
-            (true, _) => Err(Refusal::AlreadyExists),
-        }
+        released += drop_parked(&from_directory, &from_name);
+        released += drop_parked(&to_directory, &to_name);
+        Ok(released)
     }
+}
 
-    /// Calls `count` for everything below the root and adds up what it says.
-    /// Links are not followed; what vanishes meanwhile is passed over.
-    fn walk(
-        &self,
-        count: &mut dyn FnMut(&Dir, &Path, &Metadata) -> Usage,
-    ) -> Result<Usage, Refusal> {
-        let mut total = Usage::ZERO;
-        let mut directories = VecDeque::from([PathBuf::from(".")]);
-        while let Some(path) = directories.pop_back() {
-            let Ok(directory) = self.root.open_dir(&path) else {
-                continue;
-            };
-            for found in directory.entries().map_err(refusal)? {
-                let Ok(found) = found else { continue };
-                let Ok(metadata) = found.metadata() else {
-                    continue;
-                };
-                let name = PathBuf::from(found.file_name());
-                total += count(&directory, &name, &metadata);
-                if metadata.is_dir() {
-                    directories.push_back(path.join(name));
-                }
-            }
-        }
-        Ok(total)
+/// What `source` takes away when it takes the name of `target`.
+fn replaceable_by(source: &Metadata, target: &Metadata) -> Result<Usage, Refusal> {
+    match (source.is_dir(), target.is_dir()) {
+        (false, false) => Ok(usage_of(target)),
+        (false, true) => Err(Refusal::IsADirectory),
+        (true, true) => Err(Refusal::AlreadyExists),
+        (true, false) => Err(Refusal::NotADirectory),
     }
 }
 
@@ -518,7 +550,8 @@ fn recover_staged(directory: &Dir, name: &Path, metadata: &Metadata, target: &[u
 /// A name that was too long to be kept whole.
 fn target_is_lost(staged: &Path) -> bool {
     target_of_staged(staged.as_os_str().as_bytes())
-        .is_some_and(|target| target.starts_with(b"-") && target.len() == 65)
+        .and_then(|target| target.strip_prefix(b"-"))
+        .is_some_and(|digits| digits.len() == 64 && digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// Removes parked parts from a directory that is about to go. Anything else
@@ -548,6 +581,7 @@ fn remove_leftovers(directory: &Dir) -> Result<Usage, Refusal> {
 struct LocalBatches {
     inner: Arc<Inner>,
     directory: VirtualPath,
+    links: Links,
     entries: Option<ReadDir>,
 }
 
@@ -558,8 +592,9 @@ impl Batches for LocalBatches {
                 return Ok(None);
             };
             let (inner, directory) = (Arc::clone(&self.inner), self.directory.clone());
+            let links = self.links;
             let (batch, entries) = blocking(move || {
-                let batch = next_batch(&inner, &directory, &mut entries)?;
+                let batch = next_batch(&inner, &directory, links, &mut entries)?;
                 Ok((batch, entries))
             })
             .await?;
@@ -572,6 +607,7 @@ impl Batches for LocalBatches {
 fn next_batch(
     inner: &Inner,
     directory: &VirtualPath,
+    links: Links,
     entries: &mut ReadDir,
 ) -> Result<Option<Vec<Entry>>, Refusal> {
     let mut batch = Vec::with_capacity(BATCH_ENTRIES);
@@ -587,6 +623,7 @@ fn next_batch(
         };
         let mut listed = entry(&metadata, name.as_bytes());
         if kind_of(&metadata) == EntryKind::Symlink
+            && links == Links::Follow
             && let Ok(path) = directory.resolve(name.as_bytes())
             && let Ok(followed) = inner.metadata(&path)
         {

@@ -4,21 +4,24 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use cap_std::fs::{Dir, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
+use futures_util::future::BoxFuture;
 use wharf_model::{Digest, Entry, EntryKind, Refusal, Usage};
 
 use super::beneath::{
-    FILE_MODE, INCOMPLETE, PARKED, STAGED, attribute, entry, open_directory, open_regular, refusal,
-    remove_attribute, set_attribute, usage_of,
+    FILE_MODE, INCOMPLETE, PARKED, STAGED, attribute, entry, identity, look, open_directory,
+    open_regular, refusal, remove_attribute, set_attribute, usage_of,
 };
-use super::digest::remember;
+use super::digest::{forget, remember};
 use super::{LocalOptions, blocking};
-use crate::storage::{Approve, StagedFile, StorageResult};
+use crate::storage::{
+    Approve, Kept, Landed, Need, NotLanded, Reserve, Rights, StagedFile, StorageResult,
+};
 
 /// What the writers of one storage share.
 #[derive(Default)]
@@ -43,13 +46,11 @@ pub(super) fn standing(
     held: &HeldTree<'_>,
     directory: &Dir,
     name: &Path,
-) -> Result<Option<cap_std::fs::Metadata>, Refusal> {
-    use cap_std::fs::MetadataExt as _;
-    match directory.symlink_metadata(name) {
-        Ok(metadata) if held.contains(&(metadata.dev(), metadata.ino())) => Err(Refusal::Busy),
-        Ok(metadata) => Ok(Some(metadata)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(refusal(error)),
+) -> Result<Option<Metadata>, Refusal> {
+    let found = look(directory, name)?;
+    match &found {
+        Some(metadata) if held.contains(&identity(metadata)) => Err(Refusal::Busy),
+        _ => Ok(found),
     }
 }
 
@@ -100,110 +101,165 @@ pub(super) fn target_of_staged(name: &[u8]) -> Option<&[u8]> {
     (digits.iter().all(u8::is_ascii_hexdigit) && !target.is_empty()).then_some(target)
 }
 
+/// The name that a writer is for.
+pub(super) struct Place {
+    pub(super) tree: Arc<Tree>,
+    /// Held open, so that the writer stays with its directory when that is renamed.
+    pub(super) directory: Dir,
+    pub(super) target: PathBuf,
+    /// What its commit may do there.
+    pub(super) rights: Rights,
+    pub(super) options: LocalOptions,
+}
+
+/// What a staged file starts as.
+pub(super) struct Copy<'a> {
+    pub(super) source: &'a File,
+    /// How much of it.
+    pub(super) length: u64,
+    /// Where writing goes on.
+    pub(super) offset: u64,
+}
+
 /// A new file beside its target.
 pub(super) struct Staged {
     core: Arc<StagedCore>,
     offset: u64,
     length: u64,
-    initial: Usage,
-    expected: Usage,
     digest: Option<Digest>,
 }
 
 struct StagedCore {
-    tree: Arc<Tree>,
-    directory: Dir,
-    target: PathBuf,
+    place: Place,
     name: PathBuf,
     file: File,
-    options: LocalOptions,
+    closed: Closed,
+}
+
+/// Whether a writer has ended. Locked, on a thread that may block, for the whole of a
+/// write and of the end: a write that was dropped midway is over before the end looks
+/// at the file, or is not begun after it.
+#[derive(Default)]
+struct Closed(Mutex<bool>);
+
+impl Closed {
+    fn close(&self) -> MutexGuard<'_, bool> {
+        let mut closed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *closed = true;
+        closed
+    }
+
+    fn unless_closed(&self, write: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let closed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *closed {
+            Err(Refusal::NotFound)
+        } else {
+            write()
+        }
+    }
 }
 
 impl Staged {
-    /// Stages a new file for `target`. `expected` is what its commit will replace.
-    pub(super) fn create(
-        tree: &Arc<Tree>,
-        directory: Dir,
-        target: PathBuf,
-        expected: Usage,
-        options: LocalOptions,
+    /// Stages a new file. `release` is what its commit will replace.
+    pub(super) fn create(place: Place, release: Usage, reserve: Reserve) -> Result<Self, Refusal> {
+        reserve(Need {
+            fresh: ONE_ENTRY,
+            release,
+            ..Need::default()
+        })?;
+        Self::create_reserved(place)
+    }
+
+    /// Stages a copy.
+    pub(super) fn copy_of(
+        mut place: Place,
+        copy: Copy<'_>,
+        release: Usage,
+        reserve: Reserve,
     ) -> Result<Self, Refusal> {
-        let name = staged_name(&target)?;
+        reserve(Need {
+            fresh: Usage {
+                bytes: copy.length,
+                files: 1,
+            },
+            release,
+            ..Need::default()
+        })?;
+        // Whether the file may be changed was asked of the file itself.
+        place.rights.replace = true;
+        let mut staged = Self::create_reserved(place)?;
+        if let Err(error) = copy_all(copy.source, &staged.core.file, copy.length) {
+            staged.core.remove()?;
+            return Err(match error.kind() {
+                // It got shorter since it was looked at.
+                io::ErrorKind::UnexpectedEof => Refusal::Busy,
+                _ => refusal(error),
+            });
+        }
+        staged.length = copy.length;
+        staged.offset = copy.offset;
+        Ok(staged)
+    }
+
+    /// Takes over what a cut overwrite left, if it still is `length` long, to go on at its end.
+    pub(super) fn resume_parked(
+        place: Place,
+        length: u64,
+        release: Usage,
+        reserve: Reserve,
+    ) -> Result<Self, Refusal> {
+        let parked = parked_name(&place.target);
+        let name = staged_name(&place.target)?;
+        let tree = Arc::clone(&place.tree);
+        let _held = tree.hold();
+        let mut options = OpenOptions::new();
+        let (file, metadata) =
+            open_regular(&place.directory, &parked, options.read(true).write(true))?;
+        if metadata.len() != length {
+            return Err(Refusal::Busy);
+        }
+        place
+            .directory
+            .rename(&parked, &place.directory, &name)
+            .map_err(refusal)?;
+        reserve(Need {
+            adopted: Usage {
+                bytes: length,
+                files: 1,
+            },
+            release,
+            ..Need::default()
+        })?;
+        Ok(Self::of(place, name, file, length))
+    }
+
+    fn create_reserved(place: Place) -> Result<Self, Refusal> {
+        let name = staged_name(&place.target)?;
         let mut open = OpenOptions::new();
         open.read(true).write(true).create_new(true).mode(FILE_MODE);
-        let file = directory
+        let tree = Arc::clone(&place.tree);
+        // Not while the directory is being emptied in order to go.
+        let _held = tree.hold();
+        let file = place
+            .directory
             .open_with(&name, &open)
             .map_err(refusal)?
             .into_std();
-        let core = StagedCore {
-            tree: Arc::clone(tree),
-            directory,
-            target,
-            name,
-            file,
-            options,
-        };
-        Ok(Self {
-            core: Arc::new(core),
-            offset: 0,
-            length: 0,
-            initial: Usage { bytes: 0, files: 1 },
-            expected,
-            digest: None,
-        })
+        Ok(Self::of(place, name, file, 0))
     }
 
-    /// Starts with a copy of `source`, to be overwritten from `offset` on.
-    pub(super) fn copy_from(
-        mut self,
-        source: &File,
-        length: u64,
-        offset: u64,
-    ) -> Result<Self, Refusal> {
-        if let Err(error) = copy_all(source, &self.core.file, length) {
-            let _ = self.core.directory.remove_file(&self.core.name);
-            return Err(refusal(error));
-        }
-        self.length = length;
-        self.offset = offset;
-        self.initial.bytes = length;
-        Ok(self)
-    }
-
-    /// Takes over what a cut overwrite left, to go on at its end.
-    pub(super) fn resume_parked(
-        tree: &Arc<Tree>,
-        directory: Dir,
-        target: PathBuf,
-        expected: Usage,
-        options: LocalOptions,
-    ) -> Result<Self, Refusal> {
-        let held = tree.hold();
-        let name = staged_name(&target)?;
-        directory
-            .rename(parked_name(&target), &directory, &name)
-            .map_err(refusal)?;
-        drop(held);
-        let (file, metadata) =
-            open_regular(&directory, &name, OpenOptions::new().read(true).write(true))?;
-        let length = metadata.len();
-        let core = StagedCore {
-            tree: Arc::clone(tree),
-            directory,
-            target,
-            name,
-            file,
-            options,
-        };
-        Ok(Self {
-            core: Arc::new(core),
+    fn of(place: Place, name: PathBuf, file: File, length: u64) -> Self {
+        Self {
+            core: Arc::new(StagedCore {
+                place,
+                name,
+                file,
+                closed: Closed::default(),
+            }),
             offset: length,
             length,
-            // It was counted while it was parked.
-            initial: Usage::ZERO,
-            expected,
             digest: None,
-        })
+        }
     }
 }
 
@@ -257,6 +313,21 @@ fn write_or_take_back(
     })
 }
 
+/// Runs a commit where it may block.
+fn ended(
+    commit: impl FnOnce() -> Result<Landed, NotLanded> + Send + 'static,
+) -> BoxFuture<'static, Result<Landed, NotLanded>> {
+    Box::pin(async move {
+        let run = blocking(move || Ok(commit()));
+        run.await.unwrap_or_else(|refusal| {
+            Err(NotLanded {
+                refusal,
+                kept: Kept::default(),
+            })
+        })
+    })
+}
+
 fn length_of(content: &Bytes) -> u64 {
     u64::try_from(content.len()).unwrap_or(u64::MAX)
 }
@@ -264,14 +335,6 @@ fn length_of(content: &Bytes) -> u64 {
 impl StagedFile for Staged {
     fn offset(&self) -> u64 {
         self.offset
-    }
-
-    fn initial_usage(&self) -> Usage {
-        self.initial
-    }
-
-    fn expected_release(&self) -> Usage {
-        self.expected
     }
 
     fn growth(&self, length: u64) -> u64 {
@@ -284,39 +347,50 @@ impl StagedFile for Staged {
         let (core, offset, length) = (Arc::clone(&self.core), self.offset, self.length);
         let end = offset + length_of(&content);
         Box::pin(async move {
-            blocking(move || write_or_take_back(&core.file, &content, offset, length)).await?;
+            blocking(move || {
+                core.closed
+                    .unless_closed(|| write_or_take_back(&core.file, &content, offset, length))
+            })
+            .await?;
             self.offset = end;
             self.length = self.length.max(end);
             Ok(())
         })
     }
 
-    fn commit(self: Box<Self>, approve: Approve) -> StorageResult<'static, Entry> {
+    fn commit(self: Box<Self>, approve: Approve) -> BoxFuture<'static, Result<Landed, NotLanded>> {
+        ended(move || {
+            let core = &self.core;
+            let landed = core
+                .commit(approve, self.digest.as_ref())
+                .map_err(|refusal| NotLanded {
+                    refusal,
+                    kept: core.remove_or_say(),
+                })?;
+            core.make_durable(&landed)?;
+            Ok(landed)
+        })
+    }
+
+    fn cut(self: Box<Self>, approve: Approve) -> StorageResult<'static, Kept> {
         Box::pin(blocking(move || {
-            let result = self.core.commit(approve, self.digest.as_ref());
-            if result.is_err() {
-                let _ = self.core.directory.remove_file(&self.core.name);
+            let kept = self.core.keep(approve);
+            if kept.is_err() {
+                self.core.remove()?;
             }
-            result
+            match kept {
+                // What may not be kept is gone, which is what was asked for.
+                Err(Refusal::OverQuota(_)) => Ok(Kept::default()),
+                kept => kept,
+            }
         }))
     }
 
-    fn cut(self: Box<Self>, approve: Approve) -> StorageResult<'static, ()> {
+    fn discard(self: Box<Self>) -> StorageResult<'static, Kept> {
         Box::pin(blocking(move || {
-            let result = self.core.keep(approve);
-            if result.is_err() {
-                let _ = self.core.directory.remove_file(&self.core.name);
-            }
-            result
-        }))
-    }
-
-    fn discard(self: Box<Self>) -> StorageResult<'static, ()> {
-        Box::pin(blocking(move || {
-            self.core
-                .directory
-                .remove_file(&self.core.name)
-                .map_err(refusal)
+            let _closed = self.core.closed.close();
+            self.core.remove()?;
+            Ok(Kept::default())
         }))
     }
 
@@ -326,74 +400,125 @@ impl StagedFile for Staged {
 }
 
 impl StagedCore {
-    fn commit(&self, approve: Approve, digest: Option<&Digest>) -> Result<Entry, Refusal> {
-        if self.options.durable {
+    fn commit(&self, approve: Approve, digest: Option<&Digest>) -> Result<Landed, Refusal> {
+        let _closed = self.closed.close();
+        let Place {
+            tree,
+            directory,
+            target,
+            rights,
+            options,
+        } = &self.place;
+        if options.durable {
             self.file.sync_data().map_err(refusal)?;
         }
-        let held = self.tree.hold();
-        let mut released = Usage::ZERO;
-        if let Some(old) = standing(&held, &self.directory, &self.target)? {
-            if old.is_dir() {
-                return Err(Refusal::IsADirectory);
-            }
-            if old.is_file() {
-                use cap_std::fs::MetadataExt as _;
-                // The new content keeps the mode that somebody gave the file.
-                let mode = rustix::fs::Mode::from_raw_mode(old.mode() & 0o777);
-                let _ = rustix::fs::fchmod(&self.file, mode);
-            }
-            released = usage_of(&old);
+        let held = tree.hold();
+        let old = standing(&held, directory, target)?;
+        rights.land(old.is_some())?;
+        if let Some(old) = &old {
+            require_file(old)?;
         }
-        let parked = self
-            .directory
-            .symlink_metadata(parked_name(&self.target))
-            .ok();
-        approve(released + parked.as_ref().map_or(Usage::ZERO, usage_of))?;
+        let parked = look(directory, &parked_name(target))?;
+        let released = [&old, &parked]
+            .into_iter()
+            .flatten()
+            .map(usage_of)
+            .fold(Usage::ZERO, |sum, usage| sum + usage);
+        approve(released)?;
+        if let Some(old) = &old {
+            // The new content keeps the mode that somebody gave the file.
+            let mode = rustix::fs::Mode::from_raw_mode(old.mode() & 0o777);
+            rustix::fs::fchmod(&self.file, mode).map_err(|error| refusal(error.into()))?;
+        }
         remove_attribute(&self.file, INCOMPLETE);
-        self.directory
-            .rename(&self.name, &self.directory, &self.target)
+        directory
+            .rename(&self.name, directory, target)
             .map_err(refusal)?;
-        drop_parked(&self.directory, &self.target);
+        drop_parked(directory, target);
         drop(held);
         if let Some(digest) = digest {
             remember(&self.file, digest);
         }
-        if self.options.durable {
-            open_directory(&self.directory, Path::new("."))?
-                .sync_all()
-                .map_err(refusal)?;
+        Ok(Landed {
+            entry: entry_of(&self.file, target)?,
+            released,
+        })
+    }
+
+    /// Puts the new name on the disk too. The file stands by now, also when this fails.
+    fn make_durable(&self, landed: &Landed) -> Result<(), NotLanded> {
+        if !self.place.options.durable {
+            return Ok(());
         }
-        let metadata = self
-            .directory
-            .symlink_metadata(&self.target)
-            .map_err(refusal)?;
-        Ok(entry(&metadata, self.target.as_os_str().as_bytes()))
+        let synchronised = open_directory(&self.place.directory, Path::new("."))
+            .and_then(|directory| directory.sync_all().map_err(refusal));
+        synchronised.map_err(|refusal| NotLanded {
+            refusal,
+            kept: Kept {
+                held: Usage {
+                    bytes: landed.entry.size,
+                    files: 1,
+                },
+                released: landed.released,
+            },
+        })
     }
 
     /// Under the target's name when nothing stands there, else parked beside it.
-    fn keep(&self, approve: Approve) -> Result<(), Refusal> {
-        let held = self.tree.hold();
-        if self.file.metadata().map_err(refusal)?.len() == 0 {
+    fn keep(&self, approve: Approve) -> Result<Kept, Refusal> {
+        let _closed = self.closed.close();
+        let Place {
+            tree,
+            directory,
+            target,
+            ..
+        } = &self.place;
+        let length = self.file.metadata().map_err(refusal)?.len();
+        if length == 0 {
             // Nothing arrived: nothing to resume.
-            approve(Usage { bytes: 0, files: 1 })?;
-            return self.directory.remove_file(&self.name).map_err(refusal);
+            self.remove()?;
+            return Ok(Kept::default());
         }
         set_attribute(&self.file, INCOMPLETE, b"1");
-        match standing(&held, &self.directory, &self.target) {
-            Ok(None) => {
-                approve(Usage::ZERO)?;
-                self.directory
-                    .rename(&self.name, &self.directory, &self.target)
-            }
-            // Also when the file is busy or gone wrong: what arrived is worth keeping.
-            _ => {
-                let parked = parked_name(&self.target);
-                let old = self.directory.symlink_metadata(&parked).ok();
-                approve(old.as_ref().map_or(Usage::ZERO, usage_of))?;
-                self.directory.rename(&self.name, &self.directory, &parked)
-            }
+        let _held = tree.hold();
+        let parked = parked_name(target);
+        let (name, replaced) = match look(directory, target) {
+            Ok(None) => (target, None),
+            // Also when that cannot be told: what arrived is worth keeping.
+            Ok(Some(_)) | Err(_) => (&parked, look(directory, &parked)?),
+        };
+        let released = replaced.as_ref().map_or(Usage::ZERO, usage_of);
+        approve(released)?;
+        directory
+            .rename(&self.name, directory, name)
+            .map_err(refusal)?;
+        Ok(Kept {
+            held: Usage {
+                bytes: length,
+                files: 1,
+            },
+            released,
+        })
+    }
+
+    fn remove(&self) -> Result<(), Refusal> {
+        self.place
+            .directory
+            .remove_file(&self.name)
+            .map_err(refusal)
+    }
+
+    /// Removes the file, and says what is left of it when that fails.
+    fn remove_or_say(&self) -> Kept {
+        let Err(error) = self.remove() else {
+            return Kept::default();
+        };
+        tracing::warn!(%error, "a staged file was left as it is");
+        let bytes = self.file.metadata().map_or(0, |metadata| metadata.len());
+        Kept {
+            held: Usage { bytes, files: 1 },
+            released: Usage::ZERO,
         }
-        .map_err(refusal)
     }
 }
 
@@ -406,62 +531,63 @@ pub(super) struct InPlace {
 }
 
 struct InPlaceCore {
-    tree: Arc<Tree>,
-    directory: Dir,
-    target: PathBuf,
+    place: Place,
     file: File,
     identity: (u64, u64),
     /// Length before the first write: what a discard goes back to.
     base: u64,
     was_incomplete: bool,
-    options: LocalOptions,
+    closed: Closed,
 }
 
 impl Drop for InPlaceCore {
     fn drop(&mut self) {
-        self.tree.hold().remove(&self.identity);
+        self.place.tree.hold().remove(&self.identity);
     }
 }
 
 impl InPlace {
-    /// Takes the file for itself. `offset` must not be beyond its end; `None` is the end.
+    /// Takes the file for itself. `offset` is its end, which is also `None`, or within it if
+    /// the file is marked incomplete.
     pub(super) fn open(
-        tree: &Arc<Tree>,
-        directory: Dir,
-        target: PathBuf,
+        place: Place,
         offset: Option<u64>,
-        options: LocalOptions,
+        reserve: Reserve,
     ) -> Result<Self, Refusal> {
+        let tree = Arc::clone(&place.tree);
         let mut held = tree.hold();
-        standing(&held, &directory, &target)?;
-        let (file, _) = open_regular(
-            &directory,
-            &target,
-            OpenOptions::new().read(true).write(true),
+        standing(&held, &place.directory, &place.target)?;
+        let mut options = OpenOptions::new();
+        let (file, metadata) = open_regular(
+            &place.directory,
+            &place.target,
+            options.read(true).write(true),
         )?;
-        let metadata = file.metadata().map_err(refusal)?;
-        let identity = (metadata.dev(), metadata.ino());
         let size = metadata.len();
         let offset = offset.unwrap_or(size);
+        let was_incomplete = attribute(&file, INCOMPLETE).is_some();
         if offset > size {
             return Err(Refusal::OffsetBeyondEnd { offset, size });
         }
-        if !held.insert(identity) {
+        if offset < size && !was_incomplete {
+            // Another upload of it was committed since it was looked at.
             return Err(Refusal::Busy);
         }
+        place.rights.write_in_place(was_incomplete)?;
+        reserve(Need::default())?;
+        let identity = identity(&metadata);
+        held.insert(identity);
         drop(held);
-        let was_incomplete = attribute(&file, INCOMPLETE).is_some();
         // From the first write on it is not whole; a crash must leave it marked.
         set_attribute(&file, INCOMPLETE, b"1");
+        forget(&file);
         let core = InPlaceCore {
-            tree: Arc::clone(tree),
-            directory,
-            target,
+            place,
             file,
             identity,
             base: size,
             was_incomplete,
-            options,
+            closed: Closed::default(),
         };
         Ok(Self {
             core: Arc::new(core),
@@ -477,14 +603,6 @@ impl StagedFile for InPlace {
         self.offset
     }
 
-    fn initial_usage(&self) -> Usage {
-        Usage::ZERO
-    }
-
-    fn expected_release(&self) -> Usage {
-        Usage::ZERO
-    }
-
     fn growth(&self, length: u64) -> u64 {
         self.offset
             .saturating_add(length)
@@ -495,53 +613,52 @@ impl StagedFile for InPlace {
         let (core, offset, length) = (Arc::clone(&self.core), self.offset, self.length);
         let end = offset + length_of(&content);
         Box::pin(async move {
-            blocking(move || write_or_take_back(&core.file, &content, offset, length)).await?;
+            blocking(move || {
+                core.closed
+                    .unless_closed(|| write_or_take_back(&core.file, &content, offset, length))
+            })
+            .await?;
             self.offset = end;
             self.length = self.length.max(end);
             Ok(())
         })
     }
 
-    fn commit(self: Box<Self>, approve: Approve) -> StorageResult<'static, Entry> {
-        Box::pin(blocking(move || {
+    fn commit(self: Box<Self>, approve: Approve) -> BoxFuture<'static, Result<Landed, NotLanded>> {
+        ended(move || {
             let core = &self.core;
-            if core.options.durable {
-                core.file.sync_data().map_err(refusal)?;
-            }
-            approve(Usage::ZERO)?;
-            remove_attribute(&core.file, INCOMPLETE);
-            if let Some(digest) = &self.digest {
-                remember(&core.file, digest);
-            }
-            let metadata = core
-                .directory
-                .symlink_metadata(&core.target)
-                .map_err(refusal)?;
-            Ok(entry(&metadata, core.target.as_os_str().as_bytes()))
-        }))
+            core.commit(approve, self.digest.as_ref())
+                .map_err(|refusal| NotLanded {
+                    refusal,
+                    kept: core.kept(),
+                })
+        })
     }
 
-    fn cut(self: Box<Self>, approve: Approve) -> StorageResult<'static, ()> {
+    fn cut(self: Box<Self>, _approve: Approve) -> StorageResult<'static, Kept> {
         Box::pin(blocking(move || {
-            if self.length == self.core.base
-                && !self.core.was_incomplete
-                && self.offset == self.core.base
-            {
+            let core = &self.core;
+            let _closed = core.closed.close();
+            let untouched = self.offset == core.base && core.length()? == core.base;
+            if untouched && !core.was_incomplete {
                 // Nothing arrived: the file is as whole as it was.
-                remove_attribute(&self.core.file, INCOMPLETE);
+                remove_attribute(&core.file, INCOMPLETE);
             }
-            approve(Usage::ZERO)
+            Ok(core.kept())
         }))
     }
 
-    fn discard(self: Box<Self>) -> StorageResult<'static, ()> {
+    fn discard(self: Box<Self>) -> StorageResult<'static, Kept> {
         Box::pin(blocking(move || {
             let core = &self.core;
-            core.file.set_len(core.base).map_err(refusal)?;
+            let _closed = core.closed.close();
+            if core.length()? > core.base {
+                core.file.set_len(core.base).map_err(refusal)?;
+            }
             if !core.was_incomplete {
                 remove_attribute(&core.file, INCOMPLETE);
             }
-            Ok(())
+            Ok(core.kept())
         }))
     }
 
@@ -550,11 +667,54 @@ impl StagedFile for InPlace {
     }
 }
 
-/// Whether the standing entry is a file that an upload may replace or continue.
-pub(super) fn require_file(metadata: &cap_std::fs::Metadata) -> Result<(), Refusal> {
+impl InPlaceCore {
+    fn commit(&self, approve: Approve, digest: Option<&Digest>) -> Result<Landed, Refusal> {
+        let _closed = self.closed.close();
+        if self.place.options.durable {
+            self.file.sync_data().map_err(refusal)?;
+        }
+        approve(Usage::ZERO)?;
+        remove_attribute(&self.file, INCOMPLETE);
+        if let Some(digest) = digest {
+            remember(&self.file, digest);
+        }
+        Ok(Landed {
+            entry: entry_of(&self.file, &self.place.target)?,
+            released: Usage::ZERO,
+        })
+    }
+
+    fn length(&self) -> Result<u64, Refusal> {
+        Ok(self.file.metadata().map_err(refusal)?.len())
+    }
+
+    /// By how much the file is longer than it was.
+    fn kept(&self) -> Kept {
+        let length = self.length().unwrap_or(self.base);
+        Kept {
+            held: Usage {
+                bytes: length.saturating_sub(self.base),
+                files: 0,
+            },
+            released: Usage::ZERO,
+        }
+    }
+}
+
+/// The entry of an open file, which no rename in the meantime can mix up.
+fn entry_of(file: &File, name: &Path) -> Result<Entry, Refusal> {
+    let metadata = Metadata::from_file(file).map_err(refusal)?;
+    Ok(entry(&metadata, name.as_os_str().as_bytes()))
+}
+
+/// The standing entry, if it is a file that an upload may replace or continue.
+pub(super) fn require_file(metadata: &Metadata) -> Result<&Metadata, Refusal> {
     match super::beneath::kind_of(metadata) {
-        EntryKind::File => Ok(()),
+        EntryKind::File => Ok(metadata),
         EntryKind::Directory => Err(Refusal::IsADirectory),
         EntryKind::Symlink | EntryKind::Other => Err(Refusal::NotAFile),
     }
 }
+
+/// What a file counts before its first byte.
+const ONE_ENTRY: Usage = Usage { bytes: 0, files: 1 };
