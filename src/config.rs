@@ -387,7 +387,7 @@ mod tests {
         let cases = [
             (
                 "[ftp]\nlisten = [\"nowhere\"]\n",
-                "line 2, column 11: invalid address \"nowhere\"; expected ADDRESS:PORT",
+                "line 2, column 10: invalid address \"nowhere\"; expected ADDRESS:PORT",
             ),
             (
                 "[timeouts]\n\nidle = \"10 parsecs\"\n",

@@ -1,0 +1,368 @@
+//! The real binary over real sockets: what only the whole can show.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests own the directories that they make"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+
+use wharf_testkit::{Ftp, Server, Wharf, count, noise};
+
+fn wharf() -> Wharf {
+    Wharf::new(env!("CARGO_BIN_EXE_wharf"))
+}
+
+fn served(options: &[&str]) -> (Wharf, Server) {
+    let wharf = wharf();
+    wharf.add_user("alice", options);
+    let server = wharf.serve(&[]);
+    (wharf, server)
+}
+
+#[test]
+fn quota_is_exact_after_kill() {
+    let (wharf, server) = served(&["--quota", "20MB"]);
+    let mut sessions: Vec<(Ftp, TcpStream)> = (0..20)
+        .map(|number| {
+            let mut ftp = server.login("alice");
+            let data = ftp.passive();
+            assert_eq!(ftp.command(&format!("STOR file{number}")).0, 150);
+            (ftp, data)
+        })
+        .collect();
+    let piece = noise(300_000, 1);
+    for (_, data) in &mut sessions {
+        data.write_all(&piece).expect("writes");
+    }
+    // A finished upload among the unfinished ones.
+    assert_eq!(
+        server
+            .login("alice")
+            .upload("STOR whole", &noise(1_000_000, 2))
+            .0,
+        226
+    );
+    server.kill();
+    drop(sessions);
+
+    let server = wharf.serve(&[]);
+    let mut ftp = server.login("alice");
+    let on_disk = count(&wharf.home("alice"));
+    assert_eq!(wharf.usage("alice"), on_disk);
+    assert!(
+        on_disk.0 >= 1_000_000 && on_disk.0 <= 20_000_000,
+        "{on_disk:?}"
+    );
+    let left = ftp.command("AVBL").1;
+    assert_eq!(left.trim(), format!("213 {}", 20_000_000 - on_disk.0));
+    assert_eq!(ftp.download("RETR whole").0, noise(1_000_000, 2));
+}
+
+#[test]
+fn parallel_uploads_together_stop_at_the_quota() {
+    let (wharf, server) = served(&["--quota", "1MB"]);
+    let codes: Vec<u16> = std::thread::scope(|scope| {
+        let uploads: Vec<_> = (0..8)
+            .map(|number| {
+                let server = &server;
+                scope.spawn(move || {
+                    server
+                        .login("alice")
+                        .upload(&format!("STOR f{number}"), &noise(300_000, number))
+                        .0
+                })
+            })
+            .collect();
+        uploads
+            .into_iter()
+            .map(|upload| upload.join().expect("no panic"))
+            .collect()
+    });
+    let complete = codes.iter().filter(|code| **code == 226).count();
+    assert!(complete <= 3, "{codes:?}");
+    assert!(
+        codes.iter().all(|code| matches!(code, 226 | 552)),
+        "{codes:?}"
+    );
+    let complete = u64::try_from(complete).expect("small");
+    assert_eq!(count(&wharf.home("alice")), (complete * 300_000, complete));
+    assert_eq!(wharf.usage("alice"), (complete * 300_000, complete));
+    // What the others took for a while is free again.
+    let mut ftp = server.login("alice");
+    for number in complete..3 {
+        assert_eq!(
+            ftp.upload(&format!("STOR g{number}"), &noise(300_000, number))
+                .0,
+            226
+        );
+    }
+    assert_eq!(ftp.upload("STOR h", &noise(100_001, 9)).0, 552);
+    assert_eq!(ftp.upload("STOR h", &noise(100_000, 9)).0, 226);
+}
+
+#[test]
+fn cut_upload_resumes_and_matches() {
+    let (wharf, server) = served(&[]);
+    let content = noise(3_000_000, 3);
+    let mut ftp = server.login("alice");
+    let mut data = ftp.passive();
+    assert_eq!(ftp.command("STOR big").0, 150);
+    data.write_all(&content[..1_234_567]).expect("writes");
+    await_progress(&mut ftp);
+    // Aborted, as by a user; what arrived stays.
+    ftp.send(b"\xff\xf4\xff\xf2ABOR\r\n");
+    assert_eq!((ftp.reply().0, ftp.reply().0), (426, 226));
+    drop(data);
+    assert!(ftp.command("MLST big").1.contains("X.incomplete=1;"));
+    let size: usize = ftp.command("SIZE big").1.trim()[4..]
+        .parse()
+        .expect("a size");
+    assert!(size <= 1_234_567);
+    assert_eq!(ftp.command(&format!("REST {size}")).0, 350);
+    assert_eq!(ftp.upload("STOR big", &content[size..]).0, 226);
+    assert!(!ftp.command("MLST big").1.contains("X.incomplete"));
+    assert_eq!(
+        std::fs::read(wharf.home("alice").join("big")).expect("is there"),
+        content
+    );
+}
+
+/// Waits until the server has taken something of the running upload.
+fn await_progress(ftp: &mut Ftp) {
+    while ftp.command("STAT").1.starts_with("213 Status: 0 ") {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_cut_overwrite_leaves_the_old_file_and_can_be_resumed() {
+    let (_wharf, server) = served(&[]);
+    let mut ftp = server.login("alice");
+    assert_eq!(ftp.upload("STOR f", b"the old content").0, 226);
+    let content = noise(500_000, 4);
+    let mut data = ftp.passive();
+    assert_eq!(ftp.command("STOR f").0, 150);
+    data.write_all(&content[..200_000]).expect("writes");
+    await_progress(&mut ftp);
+    ftp.send(b"ABOR\r\n");
+    assert_eq!((ftp.reply().0, ftp.reply().0), (426, 226));
+    assert_eq!(ftp.download("RETR f").0, b"the old content");
+    let partial = ftp.command("SITE PARTIAL f").1;
+    let size = partial
+        .split(' ')
+        .nth(1)
+        .and_then(|size| size.parse::<usize>().ok());
+    let size = size.expect("a size");
+    assert_eq!(ftp.command(&format!("REST {size}")).0, 350);
+    assert_eq!(ftp.upload("STOR f", &content[size..]).0, 226);
+    assert_eq!(ftp.download("RETR f").0, content);
+}
+
+#[test]
+fn stat_and_pipelined_commands_are_answered_in_order_during_a_transfer() {
+    let (_wharf, server) = served(&[]);
+    let mut ftp = server.login("alice");
+    let mut data = ftp.passive();
+    assert_eq!(ftp.command("STOR f").0, 150);
+    data.write_all(b"x").expect("writes");
+    let status = ftp.command("STAT");
+    assert_eq!(status.0, 213);
+    assert!(status.1.starts_with("213 Status: "), "{status:?}");
+    ftp.send(b"PWD\r\nSYST\r\nSTAT\r\nSIZE f\r\nQUIT\r\n");
+    data.shutdown(Shutdown::Write).expect("open");
+    let codes: Vec<u16> = (0..6).map(|_| ftp.reply().0).collect();
+    assert_eq!(codes, [226, 257, 215, 211, 213, 221]);
+    assert!(ftp.is_closed());
+}
+
+#[test]
+fn both_families_and_both_modes_carry_the_same_bytes() {
+    let (_wharf, server) = served(&[]);
+    let content = noise(2_000_000, 5);
+    for address in [server.v4(), server.v6()] {
+        let mut ftp = Ftp::connect(address);
+        ftp.log_in("alice");
+        assert_eq!(ftp.upload("STOR f", &content).0, 226);
+        assert_eq!(ftp.download("RETR f").0, content);
+        let (mut data, reply) = ftp.active("RETR f");
+        assert_eq!(reply.0, 150);
+        let mut received = Vec::new();
+        data.read_to_end(&mut received).expect("reads");
+        assert_eq!(received, content);
+        assert_eq!(ftp.reply().0, 226);
+    }
+}
+
+#[test]
+fn text_mode_translates_line_ends_on_the_wire_only() {
+    let (wharf, server) = served(&[]);
+    let mut ftp = server.login("alice");
+    assert_eq!(ftp.command("TYPE A").0, 200);
+    assert_eq!(ftp.upload("STOR t", b"one\r\ntwo\r\n").0, 226);
+    let stored = std::fs::read(wharf.home("alice").join("t")).expect("is there");
+    assert_eq!(stored, b"one\ntwo\n");
+    assert_eq!(ftp.download("RETR t").0, b"one\r\ntwo\r\n");
+    assert_eq!(ftp.command("SIZE t").0, 550);
+    assert_eq!(ftp.command("REST 3").0, 501);
+    assert_eq!(ftp.command("TYPE I").0, 200);
+    assert_eq!(ftp.command("SIZE t").1, "213 8\r\n");
+}
+
+#[test]
+fn a_second_passive_command_closes_the_first_port() {
+    let (_wharf, server) = served(&[]);
+    let mut ftp = server.login("alice");
+    let port = |text: String| -> u16 {
+        text.split('|')
+            .nth(3)
+            .and_then(|port| port.parse().ok())
+            .expect("a port")
+    };
+    for _ in 0..200 {
+        assert_eq!(ftp.command("EPSV").0, 229);
+    }
+    let first = port(ftp.command("EPSV").1);
+    let second = port(ftp.command("EPSV").1);
+    assert!(TcpStream::connect(("127.0.0.1", second)).is_ok());
+    while TcpStream::connect(("127.0.0.1", first)).is_ok() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn bad_input_has_the_codes_of_the_standard_and_the_session_goes_on() {
+    let (_wharf, server) = served(&["--permissions", "read,list,write,mkdir"]);
+    let mut stranger = Ftp::connect(server.v4());
+    for (line, code) in [
+        ("LIST", 530),
+        ("RETR x", 530),
+        ("PASS x", 503),
+        ("FROB", 500),
+        ("NOOP", 200),
+        ("FEAT", 211),
+    ] {
+        assert_eq!(stranger.command(line).0, code, "{line}");
+    }
+    let mut ftp = server.login("alice");
+    assert_eq!(ftp.upload("STOR f", b"x").0, 226);
+    for (line, code) in [
+        ("FROB", 500),
+        ("RETR", 501),
+        ("REST 99999999999999999999999", 501),
+        ("REST -1", 501),
+        ("TYPE X", 501),
+        ("TYPE E", 504),
+        ("MODE B", 504),
+        ("STRU R", 504),
+        ("RNTO x", 503),
+        ("RETR f", 425),
+        ("PORT 127,0,0,2,200,1", 504),
+        ("PORT 127,0,0,1,0,80", 504),
+        ("PORT 1,2,3", 501),
+        ("EPRT |3|x|1|", 522),
+        ("EPSV 2", 522),
+        ("CWD /etc", 550),
+        ("CWD ../../..", 250),
+        ("SIZE ../../etc/passwd", 550),
+        ("DELE f", 550),
+        ("RNFR f", 550),
+        ("MKD a\rb", 553),
+        ("MKD ok", 257),
+        ("SITE FROB", 504),
+        ("OPTS FROB", 501),
+        ("ACCT x", 202),
+        ("ALLO 5", 200),
+        ("NOOP", 200),
+    ] {
+        assert_eq!(ftp.command(line).0, code, "{line}");
+    }
+    let long = format!("RETR {}", "x".repeat(100_000));
+    assert_eq!(ftp.command(&long).0, 500);
+    assert_eq!(ftp.command("NOOP").0, 200);
+    assert_eq!(ftp.upload("STOR f", b"y").0, 550);
+}
+
+#[test]
+fn a_name_on_the_disk_cannot_forge_a_line_of_a_listing() {
+    let (wharf, server) = served(&[]);
+    let name = "a\r\n-rw-r--r-- 1 0 0 0 Jan 1 2000 forged";
+    std::fs::write(wharf.home("alice").join(name), "x").expect("written");
+    let mut ftp = server.login("alice");
+    for command in ["LIST", "NLST", "MLSD"] {
+        let (listing, _) = ftp.download(command);
+        let lines = listing
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
+        assert_eq!(lines.count(), 1, "{command}");
+    }
+}
+
+#[test]
+fn wrong_passwords_close_the_session_and_disabled_accounts_stay_out() {
+    let (wharf, server) = served(&[]);
+    let incorrect = (530, "530 Login incorrect.\r\n".to_owned());
+    let mut ftp = Ftp::connect(server.v4());
+    for user in ["alice", "nobody", "alice"] {
+        assert_eq!(ftp.command(&format!("USER {user}")).0, 331);
+        assert_eq!(ftp.command("PASS wrong"), incorrect);
+    }
+    assert!(ftp.is_closed());
+    assert!(wharf.run(&["user", "set", "alice", "--disabled"], "").0);
+    let mut ftp = Ftp::connect(server.v4());
+    assert_eq!(ftp.command("USER alice").0, 331);
+    assert_eq!(ftp.command("PASS secret"), incorrect);
+}
+
+#[test]
+fn stopping_finishes_the_running_transfer_and_says_goodbye_to_the_others() {
+    let (wharf, server) = served(&[]);
+    let mut ftp = server.login("alice");
+    let mut idle = server.login("alice");
+    let mut data = ftp.passive();
+    assert_eq!(ftp.command("STOR f").0, 150);
+    data.write_all(b"before ").expect("writes");
+    server.signal("TERM");
+    assert_eq!(idle.reply().0, 421);
+    data.write_all(b"and after").expect("writes");
+    drop(data);
+    assert_eq!((ftp.reply().0, ftp.reply().0), (226, 421));
+    assert!(server.wait());
+    let stored = std::fs::read(wharf.home("alice").join("f")).expect("is there");
+    assert_eq!(stored, b"before and after");
+    assert_eq!(wharf.usage("alice"), (16, 1));
+}
+
+#[test]
+fn a_second_server_on_one_data_directory_is_refused() {
+    let (wharf, _server) = served(&[]);
+    let (success, _, errors) = wharf.run(&["serve", "--ftp", "127.0.0.1:0"], "");
+    assert!(!success);
+    assert!(errors.contains("another wharf serve is using"), "{errors}");
+}
+
+#[test]
+fn a_thousand_sessions_are_held_while_others_transfer() {
+    let (_wharf, server) = served(&[]);
+    let content = noise(20_000_000, 6);
+    let mut first = server.login("alice");
+    assert_eq!(first.command("NOOP").0, 200);
+    let before = server.resident_bytes();
+    // One account may have 500 sessions by default; those who have not logged in fill the rest.
+    let mut sessions: Vec<Ftp> = (0..490).map(|_| server.login("alice")).collect();
+    sessions.extend((0..500).map(|_| Ftp::connect(server.v4())));
+    let memory = server.resident_bytes().saturating_sub(before) / 990;
+    eprintln!("memory of an idle session: {memory} bytes");
+    std::thread::scope(|scope| {
+        let upload = scope.spawn(|| server.login("alice").upload("STOR up", &content).0);
+        assert_eq!(first.upload("STOR down", &content).0, 226);
+        assert_eq!(first.download("RETR down").0, content);
+        assert_eq!(upload.join().expect("no panic"), 226);
+    });
+    for ftp in &mut sessions {
+        assert_eq!(ftp.command("NOOP").0, 200);
+    }
+    // A bound that only a buffer for each session would pass.
+    assert!(memory < 64 * 1024, "{memory}");
+}
