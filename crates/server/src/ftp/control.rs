@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use wharf_net::{Drain, Stream};
 use wharf_proto::ftp::command::Command;
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
-use wharf_proto::ftp::verb::{DuringTransfer, Verb};
+use wharf_proto::ftp::verb::DuringTransfer;
 use wharf_proto::line::{Line, LineDecoder, MAX_COMMAND_BYTES};
 
 use crate::ftp::refusal::reply_to_bad_command;
@@ -329,12 +329,10 @@ impl Loop {
         let command = match Command::parse(line) {
             Ok(command) => command,
             Err(error) => {
-                // A stranger learns nothing of which commands there are.
                 self.control.queue(&reply_to_bad_command(&error));
                 return Flow::Continue;
             }
         };
-        let quits = command.verb() == Verb::Quit;
         match self.session.execute(command).await {
             Outcome::Reply(reply) => self.control.queue(&reply),
             Outcome::Close(reply) => {
@@ -350,7 +348,7 @@ impl Loop {
                 self.running = Some(Running::start(*job, &self.drain));
             }
         }
-        if quits { Flow::End } else { Flow::Continue }
+        Flow::Continue
     }
 }
 

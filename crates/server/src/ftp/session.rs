@@ -120,17 +120,19 @@ impl Session {
         }
     }
 
-    /// Back to the state after the connection, but for the time to log in (REIN).
+    /// Back to the state after the connection (RFC 959 §4.1.1, REIN). Who was
+    /// logged in gets the time for a login anew; who was not, does not.
     pub(super) fn reset(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        let started = self.started;
-        let failed_logins = self.failed_logins;
-        *self = Self::new(shared, self.id, self.peer, self.local);
-        self.failed_logins = failed_logins;
-        self.started = if matches!(self.phase, Phase::LoggedIn(_)) {
-            Instant::now()
+        let fresh = Self::new(Arc::clone(&self.shared), self.id, self.peer, self.local);
+        let started = if self.login().is_some() {
+            fresh.started
         } else {
-            started
+            self.started
+        };
+        *self = Self {
+            failed_logins: self.failed_logins,
+            started,
+            ..fresh
         };
     }
 
