@@ -30,7 +30,7 @@ pub struct Entry {
 }
 
 /// What kind of thing an [`Entry`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EntryKind {
     /// A regular file.
     File,

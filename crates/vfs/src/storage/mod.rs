@@ -15,6 +15,9 @@ use wharf_model::{
 };
 
 pub mod local;
+pub mod memory;
+#[cfg(test)]
+mod suite;
 
 /// What a storage operation returns.
 pub type StorageResult<'a, T> = BoxFuture<'a, Result<T, Refusal>>;

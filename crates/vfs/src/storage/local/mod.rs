@@ -558,16 +558,19 @@ fn target_is_lost(staged: &Path) -> bool {
 /// stays, and makes the removal fail; a staged file has a writer.
 fn remove_leftovers(directory: &Dir) -> Result<Usage, Refusal> {
     let mut parked = Vec::new();
+    let mut written_into = false;
     for found in directory.entries().map_err(refusal)? {
         let name = found.map_err(refusal)?.file_name();
-        if !name.as_bytes().starts_with(PARKED.as_bytes()) {
-            return Err(if name.as_bytes().starts_with(STAGED.as_bytes()) {
-                Refusal::Busy
-            } else {
-                Refusal::NotEmpty
-            });
+        if name.as_bytes().starts_with(PARKED.as_bytes()) {
+            parked.push(PathBuf::from(name));
+        } else if name.as_bytes().starts_with(STAGED.as_bytes()) {
+            written_into = true;
+        } else {
+            return Err(Refusal::NotEmpty);
         }
-        parked.push(PathBuf::from(name));
+    }
+    if written_into {
+        return Err(Refusal::Busy);
     }
     let mut removed = Usage::ZERO;
     for name in parked {
