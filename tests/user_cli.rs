@@ -1,0 +1,232 @@
+//! `wharf user` as an operator and a script use it.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests own the directories that they make"
+)]
+
+use wharf_testkit::Wharf;
+
+fn wharf() -> Wharf {
+    Wharf::new(env!("CARGO_BIN_EXE_wharf"))
+}
+
+/// Runs a command that must succeed; its output.
+fn said(wharf: &Wharf, arguments: &[&str], input: &str) -> String {
+    let (success, output, errors) = wharf.run(arguments, input);
+    assert!(success, "{arguments:?}: {errors}");
+    output
+}
+
+/// Runs a command that must fail; the one line that it says.
+fn refused(wharf: &Wharf, arguments: &[&str], input: &str) -> String {
+    let (success, output, errors) = wharf.run(arguments, input);
+    assert!(!success, "{arguments:?}: {output}");
+    errors
+}
+
+#[test]
+fn an_account_is_added_changed_and_removed() {
+    let wharf = wharf();
+    let add = [
+        "user",
+        "add",
+        "alice",
+        "--password-stdin",
+        "--quota",
+        "500MB",
+        "--max-files",
+        "7",
+        "--permissions",
+        "read,list",
+        "--rule",
+        "/in=all",
+        "--expires",
+        "2031-02-03",
+        "--json",
+    ];
+    let shown: serde_json::Value =
+        serde_json::from_str(&said(&wharf, &add, "secret\n")).expect("JSON");
+    let home = wharf.home("alice");
+    for (key, expected) in [
+        ("account", serde_json::json!("alice")),
+        ("bytes_quota", serde_json::json!(500_000_000)),
+        ("files_quota", serde_json::json!(7)),
+        ("permissions", serde_json::json!("read,list")),
+        (
+            "rules",
+            serde_json::json!([{"path": "/in", "permissions": "all"}]),
+        ),
+        ("expires", serde_json::json!("2031-02-03")),
+        ("disabled", serde_json::json!(false)),
+        (
+            "home",
+            serde_json::json!(home.canonicalize().expect("is there")),
+        ),
+    ] {
+        assert_eq!(shown.get(key), Some(&expected), "{key}");
+    }
+    let usage = said(&wharf, &["user", "usage", "alice", "--json"], "");
+    assert_eq!(
+        usage.trim(),
+        r#"{"account":"alice","bytes_quota":500000000,"bytes_used":0,"files_quota":7,"files_used":0}"#
+    );
+    said(
+        &wharf,
+        &["user", "set", "alice", "--quota", "none", "--disabled"],
+        "",
+    );
+    assert!(said(&wharf, &["user", "list"], "").contains("disabled"));
+    let set = [
+        "user",
+        "set",
+        "alice",
+        "--enabled",
+        "--rule",
+        "/in=none",
+        "--expires",
+        "none",
+    ];
+    let text = said(&wharf, &set, "");
+    for line in [
+        "state:        active",
+        "quota:        none",
+        "  below /in: none",
+        "expires:      never",
+    ] {
+        assert!(text.contains(line), "{line:?} is missing in {text}");
+    }
+    said(&wharf, &["user", "remove", "alice"], "");
+    assert!(home.is_dir(), "the files stay");
+    assert_eq!(said(&wharf, &["user", "list", "--json"], ""), "");
+}
+
+#[test]
+fn usage_counts_the_disk_while_the_stored_number_is_unsure() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    std::fs::write(wharf.home("alice").join("by-hand"), b"12345").expect("written");
+    std::fs::create_dir(wharf.home("alice").join("folder")).expect("made");
+    assert_eq!(wharf.usage("alice"), (5, 2));
+}
+
+#[test]
+fn a_changed_password_holds_from_the_next_login_on() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let server = wharf.serve(&[]);
+    let _session = server.login("alice");
+    said(
+        &wharf,
+        &["user", "passwd", "alice", "--password-stdin"],
+        "another\n",
+    );
+    let mut ftp = wharf_testkit::Ftp::connect(server.v4());
+    assert_eq!(ftp.command("USER alice").0, 331);
+    assert_eq!(ftp.command("PASS secret").0, 530);
+    assert_eq!(ftp.command("USER alice").0, 331);
+    assert_eq!(ftp.command("PASS another").0, 230);
+}
+
+#[test]
+fn mistakes_are_one_line_that_says_what_to_do() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    for (arguments, input, expected) in [
+        (
+            &["user", "add", "alice", "--password-stdin"][..],
+            "x\n",
+            "change it with: wharf user set alice",
+        ),
+        (
+            &["user", "add", "bob", "--password-stdin"],
+            "\n",
+            "the password is empty",
+        ),
+        (
+            &[
+                "user",
+                "add",
+                "bob",
+                "--password-stdin",
+                "--home",
+                "relative",
+            ],
+            "x\n",
+            "the path must be absolute",
+        ),
+        (
+            &[
+                "user",
+                "add",
+                "bob",
+                "--password-stdin",
+                "--home",
+                "/etc/bob",
+            ],
+            "x\n",
+            "home_roots = [\"/etc\"]",
+        ),
+        (
+            &["user", "show", "nobody"],
+            "",
+            "see them with: wharf user list",
+        ),
+        (
+            &["user", "set", "alice", "--quota", "lots"],
+            "",
+            "such as 500MB or 10GiB",
+        ),
+        (
+            &["user", "set", "alice", "--permissions", "fly"],
+            "",
+            "known are all, none, read",
+        ),
+        (
+            &["user", "add", "../evil", "--password-stdin"],
+            "x\n",
+            "an account name is",
+        ),
+        (&["serve", "--ftp", "nowhere"], "", "expected ADDRESS:PORT"),
+        (
+            &["serve", "--config", "/nonexistent/wharf.toml"],
+            "",
+            "cannot read /nonexistent/wharf.toml",
+        ),
+        (
+            &["serve", "--ftp", "127.0.0.1:0", "--ssh", "127.0.0.1:0"],
+            "",
+            "not in this version",
+        ),
+    ] {
+        let errors = refused(&wharf, arguments, input);
+        assert!(errors.contains(expected), "{arguments:?}: {errors}");
+    }
+    let nested = wharf.home("alice").join("inside");
+    let nested = nested.to_str().expect("text");
+    let errors = refused(
+        &wharf,
+        &["user", "add", "bob", "--password-stdin", "--home", nested],
+        "x\n",
+    );
+    assert!(errors.contains("lie inside each other"), "{errors}");
+}
+
+#[test]
+fn the_data_directory_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    for path in [
+        wharf.data(),
+        wharf.data().join("homes"),
+        wharf.home("alice"),
+    ] {
+        let mode = std::fs::metadata(&path)
+            .expect("is there")
+            .permissions()
+            .mode()
+            & 0o777;
+        assert_eq!(mode, 0o700, "{}", path.display());
+    }
+}
