@@ -12,8 +12,6 @@
 
 mod authorize;
 mod home;
-#[cfg(test)]
-mod local_tests;
 mod quota;
 pub mod storage;
 mod upload;

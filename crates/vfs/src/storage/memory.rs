@@ -131,7 +131,6 @@ impl Storage for MemoryStorage {
             let length = start.object.length();
             Box::new(Writer {
                 tree: Arc::clone(&self.tree),
-                path: path.clone(),
                 rights: start.rights,
                 offset: start.offset,
                 base: length,
@@ -639,6 +638,31 @@ impl Tree {
         Ok(Landed { entry, released })
     }
 
+    fn commit_in_place(
+        &mut self,
+        object: &Arc<Object>,
+        approve: Approve,
+    ) -> Result<Landed, Refusal> {
+        self.in_place.remove(&object.number);
+        let path = self.path_of(object).ok_or(Refusal::NotFound)?;
+        let parked = self.parked.get(&path).map(|parked| parked.usage());
+        approve(parked.unwrap_or_default())?;
+        object.state().incomplete = false;
+        Ok(Landed {
+            entry: object.entry(&path),
+            released: self.drop_parked(&path),
+        })
+    }
+
+    /// Where an object stands now: its directory may have been renamed since it was opened.
+    fn path_of(&self, object: &Object) -> Option<VirtualPath> {
+        let is_it = |node: &Node| matches!(node, Node::File(at) if at.number == object.number);
+        let mut entries = self.entries.iter();
+        entries
+            .find(|(_, node)| is_it(node))
+            .map(|(path, _)| path.clone())
+    }
+
     /// Under the target's name when nothing stands there, else parked.
     fn cut(&mut self, object: &Arc<Object>, approve: Approve) -> Kept {
         let Some((target, _)) = self.staged.remove(&object.number) else {
@@ -787,8 +811,6 @@ impl StoredFile for Opened {
 struct Writer {
     tree: Arc<Mutex<Tree>>,
     object: Arc<Object>,
-    /// Where an object that is written in place stood when it was opened.
-    path: VirtualPath,
     rights: Rights,
     offset: u64,
     length: u64,
@@ -825,12 +847,7 @@ impl StagedFile for Writer {
     fn commit(self: Box<Self>, approve: Approve) -> BoxFuture<'static, Result<Landed, NotLanded>> {
         let mut tree = lock(&self.tree);
         let landed = if self.in_place {
-            tree.in_place.remove(&self.object.number);
-            self.object.state().incomplete = false;
-            approve(Usage::ZERO).map(|()| Landed {
-                entry: self.object.entry(&self.path),
-                released: Usage::ZERO,
-            })
+            tree.commit_in_place(&self.object, approve)
         } else {
             tree.commit(&self.object, self.rights, approve)
         };

@@ -673,14 +673,19 @@ impl InPlaceCore {
         if self.place.options.durable {
             self.file.sync_data().map_err(refusal)?;
         }
-        approve(Usage::ZERO)?;
+        let (directory, target) = (&self.place.directory, &self.place.target);
+        let held = self.place.tree.hold();
+        let parked = look(directory, &parked_name(target))?;
+        approve(parked.as_ref().map_or(Usage::ZERO, usage_of))?;
+        let released = drop_parked(directory, target);
+        drop(held);
         remove_attribute(&self.file, INCOMPLETE);
         if let Some(digest) = digest {
             remember(&self.file, digest);
         }
         Ok(Landed {
-            entry: entry_of(&self.file, &self.place.target)?,
-            released: Usage::ZERO,
+            entry: entry_of(&self.file, target)?,
+            released,
         })
     }
 
