@@ -366,3 +366,23 @@ fn a_thousand_sessions_are_held_while_others_transfer() {
     // A bound that only a buffer for each session would pass.
     assert!(memory < 64 * 1024, "{memory}");
 }
+
+#[test]
+fn the_perm_fact_follows_the_rules_of_each_directory() {
+    let (wharf, server) = served(&[
+        "--permissions",
+        "read,list",
+        "--rule",
+        "/in=list,write,mkdir",
+    ]);
+    for folder in ["in", "out"] {
+        std::fs::create_dir(wharf.home("alice").join(folder)).expect("made");
+    }
+    let mut ftp = server.login("alice");
+    assert_eq!(ftp.command("OPTS MLST perm;").0, 200);
+    let (listing, _) = ftp.download("MLSD");
+    let listing = String::from_utf8(listing).expect("text");
+    let mut lines: Vec<&str> = listing.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["perm=celm; in", "perm=el; out"]);
+}

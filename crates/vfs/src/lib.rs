@@ -20,4 +20,4 @@ mod vfs;
 pub use home::Home;
 pub use quota::{Ledger, QuotaReport, UsageJournal};
 pub use upload::{Committed, Disposition, Upload, UploadOptions};
-pub use vfs::{Download, Listing, Partial, Vfs};
+pub use vfs::{Download, EntryPermissions, Listing, Partial, Vfs};

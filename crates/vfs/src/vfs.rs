@@ -37,6 +37,27 @@ impl fmt::Debug for Vfs {
     }
 }
 
+/// What an account may do to the entries of one directory, by name.
+#[derive(Debug, Clone)]
+pub struct EntryPermissions {
+    usual: Permissions,
+    /// There only where a rule names something below the directory, so that a
+    /// long listing looks nothing up otherwise.
+    exceptions: Option<(Arc<PermissionRules>, VirtualPath)>,
+}
+
+impl EntryPermissions {
+    /// What the account may do to the entry called `name`.
+    pub fn of(&self, name: &[u8]) -> Permissions {
+        let Some((rules, directory)) = &self.exceptions else {
+            return self.usual;
+        };
+        directory
+            .resolve(name)
+            .map_or(self.usual, |path| rules.at(&path))
+    }
+}
+
 /// A cut upload that can be resumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partial {
@@ -59,6 +80,18 @@ impl Vfs {
     /// What the account may do to the entry at `path`.
     pub fn permissions_at(&self, path: &VirtualPath) -> Permissions {
         self.rules.at(path)
+    }
+
+    /// What the account may do to each entry of `directory`.
+    pub fn permissions_in(&self, directory: &VirtualPath) -> EntryPermissions {
+        let exceptions = self.rules.exceptions();
+        let differ = exceptions
+            .iter()
+            .any(|(rule, _)| rule.starts_with(directory) && rule != directory);
+        EntryPermissions {
+            usual: self.rules.at(directory),
+            exceptions: differ.then(|| (Arc::clone(&self.rules), directory.clone())),
+        }
     }
 
     /// The facts of an entry. Links that stay inside are followed. Needs `LIST`.

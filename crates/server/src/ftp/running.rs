@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use wharf_model::{Digest, Permissions, Refusal, VirtualPath};
+use wharf_model::{Digest, Refusal, VirtualPath};
 use wharf_net::{Drain, Stream};
 use wharf_proto::ftp::facts::{FactSet, FactSubject, encode_facts};
 use wharf_proto::ftp::list::encode_list_line;
 use wharf_proto::ftp::verb::Verb;
-use wharf_vfs::{Download, Listing, Upload};
+use wharf_vfs::{Download, EntryPermissions, Listing, Upload};
 
 use crate::ftp::data::DataChannel;
 use crate::transfer::{Progress, PumpControl, TransferError, Translation, receive, send};
@@ -56,7 +56,7 @@ pub(crate) enum Work {
 }
 
 /// How the entries of a directory are written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum ListForm {
     /// LIST.
     Long { now: SystemTime },
@@ -65,7 +65,7 @@ pub(crate) enum ListForm {
     /// MLSD.
     Facts {
         facts: FactSet,
-        allowed: Permissions,
+        allowed: EntryPermissions,
     },
 }
 
@@ -262,15 +262,16 @@ async fn list(
 
 impl ListForm {
     /// Appends one line with its line end.
-    pub(crate) fn encode(self, entry: &wharf_model::Entry, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, entry: &wharf_model::Entry, out: &mut Vec<u8>) {
         match self {
-            Self::Long { now } => encode_list_line(entry, now, out),
+            Self::Long { now } => encode_list_line(entry, *now, out),
             Self::Names => out.extend(entry.name.iter().map(|byte| match byte {
                 b'\r' | b'\n' | 0 => b'?',
                 other => *other,
             })),
             Self::Facts { facts, allowed } => {
-                encode_facts(entry, FactSubject::Entry, facts, allowed, &entry.name, out);
+                let allowed = allowed.of(&entry.name);
+                encode_facts(entry, FactSubject::Entry, *facts, allowed, &entry.name, out);
             }
         }
         out.extend_from_slice(b"\r\n");

@@ -28,7 +28,7 @@ impl Session {
             Verb::Nlst => ListForm::Names,
             Verb::Mlsd => ListForm::Facts {
                 facts: self.facts,
-                allowed: files.vfs.permissions_at(&target),
+                allowed: files.vfs.permissions_in(&target),
             },
             _ => ListForm::Long { now: self.now() },
         };
