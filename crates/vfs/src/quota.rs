@@ -306,6 +306,8 @@ impl QuotaReport {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Counts what is asked of it.
@@ -440,5 +442,137 @@ pub(crate) mod tests {
             }
         });
         assert_eq!(ledger.usage(), Usage::ZERO);
+    }
+
+    /// A journal whose saves wait until they are let go.
+    #[derive(Default)]
+    struct Slow {
+        told: Arc<Mutex<Vec<&'static str>>>,
+        saving: Arc<tokio::sync::Notify>,
+        let_go: Arc<tokio::sync::Notify>,
+    }
+
+    impl UsageJournal for Slow {
+        fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
+            self.told.lock().expect("lock").push("dirty");
+            Box::pin(async { Ok(()) })
+        }
+
+        fn save(&self, _usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
+            Box::pin(async {
+                self.saving.notify_one();
+                self.let_go.notified().await;
+                self.told.lock().expect("lock").push("clean");
+                Ok(())
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_that_starts_during_a_save_marks_the_journal_dirty_after_it() {
+        let journal = Slow::default();
+        let (told, saving) = (Arc::clone(&journal.told), Arc::clone(&journal.saving));
+        let let_go = Arc::clone(&journal.let_go);
+        let ledger = Ledger::new(Usage::ZERO, true, Box::new(journal));
+        let settling = tokio::spawn({
+            let ledger = Arc::clone(&ledger);
+            async move { ledger.settle().await }
+        });
+        saving.notified().await;
+        let beginning = tokio::spawn({
+            let ledger = Arc::clone(&ledger);
+            async move { ledger.begin().await.map(drop) }
+        });
+        tokio::task::yield_now().await;
+        assert!(!beginning.is_finished());
+        let_go.notify_one();
+        settling.await.expect("ends").expect("saves");
+        beginning.await.expect("ends").expect("marks");
+        assert_eq!(*told.lock().expect("lock"), ["clean", "dirty"]);
+    }
+
+    #[tokio::test]
+    async fn a_save_that_is_given_up_leaves_the_next_change_to_mark_the_journal() {
+        let journal = Slow::default();
+        let (told, saving) = (Arc::clone(&journal.told), Arc::clone(&journal.saving));
+        let ledger = Ledger::new(Usage::ZERO, true, Box::new(journal));
+        let settling = tokio::spawn({
+            let ledger = Arc::clone(&ledger);
+            async move { ledger.settle().await }
+        });
+        saving.notified().await;
+        settling.abort();
+        assert!(settling.await.is_err());
+        ledger.begin().await.map(drop).expect("marks");
+        assert_eq!(*told.lock().expect("lock"), ["dirty"]);
+    }
+
+    /// One step of a few uploads that run at the same time.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Reserve(usize, u64),
+        Commit(usize),
+        Discard(usize),
+        Remove(usize),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0_usize..4, 0_u64..60).prop_map(|(upload, bytes)| Step::Reserve(upload, bytes)),
+            1 => (0_usize..4).prop_map(Step::Commit),
+            1 => (0_usize..4).prop_map(Step::Discard),
+            1 => (0_usize..4).prop_map(Step::Remove),
+        ]
+    }
+
+    proptest! {
+        /// Four files and an upload to each, in any order of events: what is visible
+        /// never passes the limit, and the ledger says what is visible and staged.
+        #[test]
+        fn however_uploads_interleave_what_is_visible_stays_within_the_limit(
+            sizes in proptest::array::uniform4(0_u64..25),
+            steps in proptest::collection::vec(any_step(), 1..60),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let mut files = sizes;
+            let (ledger, _) = ledger(usage(files.iter().sum(), 0));
+            let mut uploads: [Option<(Claim, u64)>; 4] = Default::default();
+            for step in steps {
+                match step {
+                    Step::Reserve(at, more) => {
+                        let (upload, staged) = uploads[at].get_or_insert_with(|| {
+                            let mut upload = runtime.block_on(claim(&ledger));
+                            upload.expect_release(usage(files[at], 0));
+                            (upload, 0)
+                        });
+                        if upload.reserve(usage(more, 0)).is_ok() {
+                            *staged += more;
+                        }
+                    }
+                    Step::Commit(at) => {
+                        let Some((mut upload, staged)) = uploads[at].take() else { continue };
+                        if upload.admit(usage(files[at], 0)).is_ok() {
+                            upload.settle(usage(staged, 0), usage(files[at], 0));
+                            files[at] = staged;
+                        } else {
+                            upload.settle(Usage::ZERO, Usage::ZERO);
+                        }
+                    }
+                    Step::Discard(at) => {
+                        if let Some((mut upload, _)) = uploads[at].take() {
+                            upload.settle(Usage::ZERO, Usage::ZERO);
+                        }
+                    }
+                    Step::Remove(at) => {
+                        ledger.release(usage(files[at], 0));
+                        files[at] = 0;
+                    }
+                }
+                let visible: u64 = files.iter().sum();
+                let staged: u64 = uploads.iter().flatten().map(|(_, staged)| staged).sum();
+                prop_assert!(visible <= 100);
+                prop_assert_eq!(ledger.usage(), usage(visible + staged, 0));
+            }
+        }
     }
 }
