@@ -1,1 +1,45 @@
 //! Transfers to and from remote servers: plan, resume, verify.
+
+mod backoff;
+mod batch;
+mod error;
+mod expand;
+mod filter;
+mod ftp;
+mod limit;
+mod local;
+mod mirror;
+mod netrc;
+mod plan;
+mod pool;
+mod progress;
+mod pump;
+mod remote;
+mod transfer;
+mod url;
+mod walk;
+
+pub use batch::{Summary, Work, run_batch};
+pub use error::{ClientError, ErrorKind, Said, Waiting};
+pub use expand::{Found, expand, list, stat};
+pub use filter::{Filter, InvalidPattern};
+pub use ftp::{Credentials, DataMode, Deadlines, FtpServer};
+pub use limit::RateLimit;
+pub use local::{CommitOptions, LocalEntry, LocalSource, LocalTree, PartialFile};
+pub use mirror::{MirrorEnds, MirrorOptions, make_directories, mirror};
+pub use netrc::{NetrcEntry, find_in_netrc};
+pub use plan::{
+    Action, Facts, Overwrite, Policy, Resume, SkipReason, Transfer, WeakEvidence, plan,
+};
+pub use pool::{Lease, Pool};
+pub use progress::{
+    Direction, Done, DryStep, Event, Evidence, LeftOut, Observer, Outcome, Side, TransferId,
+    Unobserved, Verified,
+};
+pub use remote::{
+    Abilities, Answer, Connector, PREFERENCE, Precision, Remote, RemoteEntry, RemotePartial,
+    RemoteRead, RemoteWrite, WriteStart,
+};
+pub use transfer::{Download, Listed, TransferOptions, Transfers, Upload};
+pub use url::{RemoteUrl, UrlComponent, UrlError, UrlPart, UrlPath};
+pub use walk::{TreeEntry, WalkOptions, below, walk_local, walk_remote};

@@ -148,7 +148,7 @@ pub static VERBS: &[VerbInfo] = &[
 ];
 
 /// Features that belong to no single verb (RFC 3659 §6, RFC 2640 §3.2).
-pub const FEATURES_WITHOUT_VERB: [&str; 2] = ["TVFS", "UTF8"];
+pub const FEATURES_WITHOUT_VERB: [&str; 3] = ["SITE PARTIAL", "TVFS", "UTF8"];
 
 impl VerbInfo {
     /// The row of the verb called `name`, in any case.

@@ -1,0 +1,363 @@
+//! What can go wrong between this machine and a server, by what a caller would do about it.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use wharf_model::{DigestAlgorithm, PathError, escape_for_display};
+
+use crate::url::UrlError;
+
+/// Why something that was asked of a server, or of the local disk beside it, failed.
+///
+/// `Display` is one line that a terminal can show: what a server said is escaped in it.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The URL cannot be used.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// The host's name has no address.
+    #[error("cannot find the host {host}")]
+    UnknownHost {
+        /// Name that was looked up.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// No address of the host accepts connections.
+    #[error("cannot connect to {host} port {port}")]
+    Connect {
+        /// Name or address.
+        host: String,
+        /// TCP port.
+        port: u16,
+        /// What the last address said.
+        source: io::Error,
+    },
+    /// The data connection of a transfer could not be made.
+    #[error("cannot open a data connection to the server")]
+    DataConnect(#[source] io::Error),
+    /// An established connection broke.
+    #[error("the connection to the server broke")]
+    Connection(#[source] io::Error),
+    /// The server ended the session, with its last words if it had any.
+    #[error("the server closed the connection{}", LastWords(.0))]
+    Closed(Option<Said>),
+    /// The server was silent for too long.
+    #[error("the server was silent for {} s while {waiting}", .after.as_secs())]
+    Timeout {
+        /// What was waited for.
+        waiting: Waiting,
+        /// How long.
+        after: Duration,
+    },
+    /// The server serves too many connections already, of this client or in all.
+    #[error("the server takes no more connections: {0}")]
+    TooManyConnections(Said),
+    /// User or password is wrong, or the account may not log in.
+    #[error("login failed: {0}")]
+    Login(Said),
+    /// Nothing stands under the name.
+    #[error("no such file or directory{}", LastWords(.0))]
+    NotFound(Option<Said>),
+    /// A directory stands where a file was expected.
+    #[error("is a directory")]
+    IsADirectory,
+    /// A file stands where a directory was expected.
+    #[error("not a directory")]
+    NotADirectory,
+    /// Something already stands under the name (521, or 550 that says so).
+    #[error("already exists: {0}")]
+    AlreadyExists(Said),
+    /// The server refuses for good (5xx).
+    #[error("the server refuses: {0}")]
+    Refused(Said),
+    /// The account's quota is used up (552).
+    #[error("over quota: {0}")]
+    OverQuota(Said),
+    /// The server's disk is full (452).
+    #[error("the server's disk is full: {0}")]
+    ServerDiskFull(Said),
+    /// The server refuses for now (4xx).
+    #[error("the server cannot do this now: {0}")]
+    TryLater(Said),
+    /// The server has no command for this.
+    #[error("the server cannot {0}")]
+    Unsupported(&'static str),
+    /// The server does not keep to the protocol.
+    #[error("the server broke the protocol: {0}")]
+    Protocol(String),
+    /// A name that must not be used on the side it would be written to.
+    #[error("the name {name:?} cannot be used here: {source}")]
+    BadName {
+        /// The name, escaped.
+        name: String,
+        /// The rule it breaks.
+        source: PathError,
+    },
+    /// Both ends hold the file, and their digests differ.
+    #[error("the copies differ: {algorithm} is {local} here and {remote} on the server")]
+    DigestMismatch {
+        /// How the digests were made.
+        algorithm: DigestAlgorithm,
+        /// Hexadecimal digest of the local copy.
+        local: String,
+        /// Hexadecimal digest of the server's copy.
+        remote: String,
+    },
+    /// The transfer ended without an error and moved the wrong number of bytes.
+    #[error("the copies differ: {expected} bytes were expected and {moved} came")]
+    SizeMismatch {
+        /// Bytes that the source's size promised.
+        expected: u64,
+        /// Bytes that arrived.
+        moved: u64,
+    },
+    /// The local file system failed.
+    #[error("{path}")]
+    Local {
+        /// The path as a person knows it, escaped.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The person or the program asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// The family that an error belongs to: what an exit code or an icon is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// What was asked for makes no sense.
+    Usage,
+    /// No such file or directory.
+    NotFound,
+    /// Login refused.
+    Authentication,
+    /// The server does not do it.
+    Refused,
+    /// 552.
+    Quota,
+    /// 452.
+    ServerDiskFull,
+    /// Unreachable, broken, silent or overloaded.
+    Network,
+    /// The server's words make no sense.
+    Protocol,
+    /// The copies differ.
+    Verification,
+    /// The local disk.
+    Local,
+    /// Asked to stop.
+    Interrupted,
+}
+
+impl ErrorKind {
+    /// One word for machines, in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::NotFound => "not_found",
+            Self::Authentication => "authentication",
+            Self::Refused => "refused",
+            Self::Quota => "quota",
+            Self::ServerDiskFull => "server_disk_full",
+            Self::Network => "network",
+            Self::Protocol => "protocol",
+            Self::Verification => "verification",
+            Self::Local => "local",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl ClientError {
+    /// The family of the error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Url(_) | Self::BadName { .. } | Self::IsADirectory | Self::NotADirectory => {
+                ErrorKind::Usage
+            }
+            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::Login(_) => ErrorKind::Authentication,
+            Self::Refused(_) | Self::AlreadyExists(_) | Self::Unsupported(_) => ErrorKind::Refused,
+            Self::OverQuota(_) => ErrorKind::Quota,
+            Self::ServerDiskFull(_) => ErrorKind::ServerDiskFull,
+            Self::UnknownHost { .. }
+            | Self::Connect { .. }
+            | Self::DataConnect(_)
+            | Self::Connection(_)
+            | Self::Closed(_)
+            | Self::Timeout { .. }
+            | Self::TooManyConnections(_)
+            | Self::TryLater(_) => ErrorKind::Network,
+            Self::Protocol(_) => ErrorKind::Protocol,
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => ErrorKind::Verification,
+            Self::Local { .. } => ErrorKind::Local,
+            Self::Interrupted => ErrorKind::Interrupted,
+        }
+    }
+
+    /// Whether the same request may well succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { .. }
+            | Self::DataConnect(_)
+            | Self::Connection(_)
+            | Self::Closed(_)
+            | Self::Timeout { .. }
+            | Self::TooManyConnections(_)
+            | Self::TryLater(_) => true,
+            // Servers use 5xx for passing troubles too, and say so in words.
+            Self::Refused(said) => said.sounds_transient(),
+            _ => false,
+        }
+    }
+
+    /// Whether the control connection is of no further use after this error.
+    pub(crate) fn ends_session(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownHost { .. }
+                | Self::Connect { .. }
+                | Self::Connection(_)
+                | Self::Closed(_)
+                | Self::Timeout { .. }
+                | Self::TooManyConnections(_)
+                | Self::Login(_)
+                | Self::Protocol(_)
+                | Self::Interrupted
+        )
+    }
+
+    /// The error and its sources in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text.push_str(&format!(": {error}"));
+            source = error.source();
+        }
+        text
+    }
+}
+
+/// A reply as a person may see it: its code and its words, escaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Three digits (RFC 959 §4.2).
+    pub code: u16,
+    /// The words, escaped and cut to a line.
+    pub words: String,
+}
+
+impl Said {
+    /// Takes in the raw words of a reply.
+    pub(crate) fn new(code: u16, words: &[u8]) -> Self {
+        let shown = words.get(..MAX_WORDS_BYTES).unwrap_or(words);
+        Self {
+            code,
+            words: escape_for_display(shown),
+        }
+    }
+
+    /// Whether the words contain any of `phrases`, which are in lower case.
+    pub(crate) fn mentions(&self, phrases: &[&str]) -> bool {
+        let words = self.words.to_ascii_lowercase();
+        phrases.iter().any(|phrase| words.contains(phrase))
+    }
+
+    fn sounds_transient(&self) -> bool {
+        self.mentions(&[
+            "too many",
+            "timed out",
+            "timeout",
+            "broken pipe",
+            "try again",
+        ])
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.words)
+    }
+}
+
+/// What the client waits for when the server falls silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// TCP connection of the control connection.
+    Connect,
+    /// A reply to a command.
+    Reply,
+    /// The data connection.
+    DataConnect,
+    /// The next bytes of a transfer.
+    Data,
+    /// The reply that ends a transfer.
+    TransferEnd,
+    /// A digest of a file.
+    Digest,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connecting",
+            Self::Reply => "a reply was due",
+            Self::DataConnect => "opening a data connection",
+            Self::Data => "data was being transferred",
+            Self::TransferEnd => "the end of a transfer was due",
+            Self::Digest => "a digest was due",
+        })
+    }
+}
+
+/// `: 550 no`, or nothing.
+struct LastWords<'a>(&'a Option<Said>);
+
+impl fmt::Display for LastWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(said) => write!(f, ": {said}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// As much of a reply as helps a person; the rest is cut.
+const MAX_WORDS_BYTES: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_is_escaped_and_cut() {
+        let said = Said::new(550, b"no\x1b]0;evil\x07");
+        assert_eq!(said.to_string(), "550 no\\x1b]0;evil\\x07");
+        assert_eq!(Said::new(550, &[b'x'; 5000]).words.len(), 300);
+    }
+
+    #[test]
+    fn passing_troubles_are_told_from_lasting_ones() {
+        let refused = |words: &[u8]| ClientError::Refused(Said::new(550, words));
+        assert!(refused(b"Too many open files").is_transient());
+        assert!(!refused(b"Permission denied").is_transient());
+        assert!(ClientError::Closed(None).is_transient());
+        assert!(!ClientError::OverQuota(Said::new(552, b"full")).is_transient());
+        assert!(!ClientError::ServerDiskFull(Said::new(452, b"full")).is_transient());
+    }
+
+    #[test]
+    fn the_chain_names_every_source() {
+        let error = ClientError::Connect {
+            host: "h".into(),
+            port: 21,
+            source: io::Error::other("refused"),
+        };
+        assert_eq!(error.chain(), "cannot connect to h port 21: refused");
+    }
+}

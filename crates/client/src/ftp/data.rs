@@ -1,0 +1,415 @@
+//! Data connections: opened either way, read and written with a stall deadline, ended by a reply.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use wharf_model::VirtualPath;
+use wharf_net::Stream;
+use wharf_proto::ftp::address::{format_eprt, format_port, parse_epsv, parse_pasv};
+use wharf_proto::ftp::reply::{Reply, ReplyCode};
+
+use super::control::Control;
+use super::refusal::{is_not_understood, refusal};
+use super::{DataMode, FtpSession};
+use crate::error::{ClientError, Waiting};
+use crate::remote::{Answer, RemoteRead, RemoteWrite, WriteStart};
+
+/// How passive data connections are asked for in this session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PassiveCommand {
+    /// EPSV (RFC 2428 §3): the reply names a port only, so there is no address to get wrong.
+    Extended,
+    /// PASV, after EPSV has failed.
+    Plain,
+}
+
+/// A data connection before the command that uses it.
+enum Prepared {
+    Connected(Stream),
+    /// The server will connect to this.
+    Listening(TcpListener),
+}
+
+impl FtpSession {
+    /// Starts a download.
+    pub(super) async fn retrieve(
+        &mut self,
+        path: &VirtualPath,
+        offset: u64,
+    ) -> Result<FtpRead<'_>, ClientError> {
+        let data = self.start("RETR", path.as_bytes(), offset).await?;
+        Ok(self.reading(data))
+    }
+
+    /// Starts an upload.
+    pub(super) async fn store(
+        &mut self,
+        path: &VirtualPath,
+        start: WriteStart,
+    ) -> Result<FtpWrite<'_>, ClientError> {
+        let data = match start {
+            WriteStart::Replace => self.start("STOR", path.as_bytes(), 0).await?,
+            WriteStart::At(offset) if self.features.restart => {
+                self.start("STOR", path.as_bytes(), offset).await?
+            }
+            // The caller took the offset from what stands there, so its end is the offset.
+            WriteStart::At(_) => self.start("APPE", path.as_bytes(), 0).await?,
+        };
+        Ok(FtpWrite {
+            stall: self.server.deadlines.stall,
+            control: &mut self.control,
+            data,
+        })
+    }
+
+    /// Starts any command whose answer comes over a data connection.
+    pub(super) async fn receive(
+        &mut self,
+        verb: &str,
+        argument: &[u8],
+    ) -> Result<FtpRead<'_>, ClientError> {
+        let data = self.start(verb, argument, 0).await?;
+        Ok(self.reading(data))
+    }
+
+    fn reading(&mut self, data: Stream) -> FtpRead<'_> {
+        FtpRead {
+            stall: self.server.deadlines.stall,
+            control: &mut self.control,
+            data,
+        }
+    }
+
+    /// Opens the data connection and gives the command, up to its 1xx reply.
+    async fn start(
+        &mut self,
+        verb: &str,
+        argument: &[u8],
+        offset: u64,
+    ) -> Result<Stream, ClientError> {
+        let prepared = match self.server.data_mode {
+            DataMode::Passive => Prepared::Connected(self.connect_passively().await?),
+            DataMode::Active => Prepared::Listening(self.listen().await?),
+        };
+        if offset > 0 {
+            self.restart_at(offset).await?;
+        }
+        let reply = self.control.exchange(verb, argument).await?;
+        if !reply.code().is_preliminary() {
+            return Err(refused_start(&reply));
+        }
+        match prepared {
+            Prepared::Connected(stream) => Ok(stream),
+            Prepared::Listening(listener) => self.accept(listener).await,
+        }
+    }
+
+    async fn restart_at(&mut self, offset: u64) -> Result<(), ClientError> {
+        let reply = self
+            .control
+            .exchange("REST", offset.to_string().as_bytes())
+            .await?;
+        match reply.code() {
+            code if code.is_intermediate() => Ok(()),
+            _ if is_not_understood(&reply) => Err(ClientError::Unsupported(
+                "start a transfer in the middle of a file",
+            )),
+            _ => Err(refusal(&reply)),
+        }
+    }
+
+    async fn connect_passively(&mut self) -> Result<Stream, ClientError> {
+        if self.passive == PassiveCommand::Extended {
+            match self.connect_with_epsv().await {
+                Ok(stream) => return Ok(stream),
+                // What has ended the session would end PASV too.
+                Err(error) if error.ends_session() && !is_data_timeout(&error) => {
+                    return Err(error);
+                }
+                // PASV has no form for IPv6.
+                Err(error) if self.control.peer.is_ipv6() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let stream = self.connect_with_pasv().await?;
+        self.passive = PassiveCommand::Plain;
+        Ok(stream)
+    }
+
+    async fn connect_with_epsv(&mut self) -> Result<Stream, ClientError> {
+        let reply = self.control.exchange("EPSV", b"").await?;
+        if reply.code() != ReplyCode::EXTENDED_PASSIVE {
+            return Err(unexpected(&reply));
+        }
+        let port = parse_epsv(reply.text())
+            .ok_or_else(|| ClientError::Protocol("the 229 reply names no port".to_owned()))?;
+        self.dial_data(port).await
+    }
+
+    /// The address in a 227 reply is not believed: it is wrong behind address
+    /// translation, and a hostile one would have this client connect to
+    /// someone else. The data connection goes where the control connection
+    /// went (the default of curl, `--ftp-skip-pasv-ip`).
+    async fn connect_with_pasv(&mut self) -> Result<Stream, ClientError> {
+        let reply = self.control.exchange("PASV", b"").await?;
+        if !reply.code().is_completion() {
+            return Err(unexpected(&reply));
+        }
+        let address = parse_pasv(reply.text())
+            .ok_or_else(|| ClientError::Protocol("the 227 reply names no port".to_owned()))?;
+        self.dial_data(address.port()).await
+    }
+
+    async fn dial_data(&mut self, port: u16) -> Result<Stream, ClientError> {
+        let mut address = self.control.peer;
+        address.set_port(port);
+        let deadline = self.server.deadlines.data_connect;
+        let socket = timeout(deadline, TcpStream::connect(address))
+            .await
+            .map_err(|_| data_timeout(deadline))?
+            .map_err(ClientError::DataConnect)?;
+        Ok(data_stream(socket))
+    }
+
+    async fn listen(&mut self) -> Result<TcpListener, ClientError> {
+        let mut address = self.control.local;
+        address.set_port(0);
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(ClientError::DataConnect)?;
+        let here = listener.local_addr().map_err(ClientError::DataConnect)?;
+        let here = SocketAddr::new(here.ip().to_canonical(), here.port());
+        let reply = self
+            .control
+            .exchange("EPRT", format_eprt(here).as_bytes())
+            .await?;
+        if reply.code().is_completion() {
+            return Ok(listener);
+        }
+        let std::net::IpAddr::V4(ip) = here.ip() else {
+            return Err(unexpected(&reply));
+        };
+        let argument = format_port(ip, here.port());
+        self.control.complete("PORT", argument.as_bytes()).await?;
+        Ok(listener)
+    }
+
+    /// Waits for the server's connection; others are closed. A server that
+    /// cannot connect says so on the control connection.
+    async fn accept(&mut self, listener: TcpListener) -> Result<Stream, ClientError> {
+        let deadline = self.server.deadlines.data_connect;
+        let expected = self.control.peer.ip().to_canonical();
+        let from_server = async {
+            loop {
+                let (socket, peer) = listener.accept().await?;
+                if peer.ip().to_canonical() == expected {
+                    return io::Result::Ok(socket);
+                }
+            }
+        };
+        let socket = tokio::select! {
+            biased;
+            accepted = timeout(deadline, from_server) => accepted
+                .map_err(|_| data_timeout(deadline))?
+                .map_err(ClientError::DataConnect)?,
+            reply = self.control.reply(Waiting::DataConnect, deadline) => {
+                let reply = reply?;
+                if !reply.code().is_completion() {
+                    return Err(refusal(&reply));
+                }
+                // A short transfer is over before its connection was taken up here.
+                self.control.put_back(reply);
+                let (socket, _) = timeout(LAST_WORDS, listener.accept())
+                    .await
+                    .map_err(|_| data_timeout(LAST_WORDS))?
+                    .map_err(ClientError::DataConnect)?;
+                socket
+            }
+        };
+        Ok(data_stream(socket))
+    }
+}
+
+/// A download, or a listing.
+#[derive(Debug)]
+pub(super) struct FtpRead<'s> {
+    control: &'s mut Control,
+    data: Stream,
+    stall: Duration,
+}
+
+impl FtpRead<'_> {
+    pub(super) async fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, ClientError> {
+        let read = timeout(self.stall, self.data.read(buffer))
+            .await
+            .map_err(|_| stalled(self.stall))?;
+        match read {
+            Ok(count) => Ok(count),
+            Err(error) => Err(explain(self.control, error).await),
+        }
+    }
+
+    pub(super) async fn hear_end(self) -> Result<(), ClientError> {
+        drop(self.data);
+        hear_end(self.control, self.stall).await
+    }
+}
+
+impl RemoteRead for FtpRead<'_> {
+    fn read<'a>(&'a mut self, buffer: &'a mut [u8]) -> Answer<'a, usize> {
+        self.read_some(buffer).boxed()
+    }
+
+    fn finish<'a>(self: Box<Self>) -> Answer<'a, ()>
+    where
+        Self: 'a,
+    {
+        self.hear_end().boxed()
+    }
+}
+
+/// An upload.
+#[derive(Debug)]
+pub(super) struct FtpWrite<'s> {
+    control: &'s mut Control,
+    data: Stream,
+    stall: Duration,
+}
+
+impl FtpWrite<'_> {
+    /// Writes while it listens for the server's verdict: over quota, it may
+    /// say so at once and leave the data connection standing.
+    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let written = tokio::select! {
+                biased;
+                reply = self.control.reply(Waiting::Data, self.stall) => {
+                    return Err(match reply {
+                        Ok(reply) => early_end(&reply),
+                        Err(ClientError::Timeout { .. }) => stalled(self.stall),
+                        Err(error) => error,
+                    });
+                }
+                written = self.data.write(rest) => written,
+            };
+            match written {
+                Ok(0) => return Err(ClientError::Connection(io::ErrorKind::WriteZero.into())),
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(error) => return Err(explain(self.control, error).await),
+            }
+        }
+        Ok(())
+    }
+
+    async fn hear_end(mut self) -> Result<(), ClientError> {
+        let ended = timeout(self.stall, async {
+            self.data.flush().await?;
+            self.data.shutdown().await
+        });
+        match ended.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(explain(self.control, error).await),
+            Err(_) => return Err(stalled(self.stall)),
+        }
+        drop(self.data);
+        hear_end(self.control, self.stall).await
+    }
+}
+
+impl RemoteWrite for FtpWrite<'_> {
+    fn write<'a>(&'a mut self, bytes: &'a [u8]) -> Answer<'a, ()> {
+        self.write_all(bytes).boxed()
+    }
+
+    fn finish<'a>(self: Box<Self>) -> Answer<'a, ()>
+    where
+        Self: 'a,
+    {
+        self.hear_end().boxed()
+    }
+}
+
+/// Reads the reply that ends a transfer. Some servers say 250 instead of 226.
+async fn hear_end(control: &mut Control, stall: Duration) -> Result<(), ClientError> {
+    // The server may have to write gigabytes out, or hash them.
+    let deadline = stall.saturating_mul(5);
+    let reply = control.reply(Waiting::TransferEnd, deadline).await?;
+    if reply.code().is_completion() {
+        Ok(())
+    } else {
+        Err(refusal(&reply))
+    }
+}
+
+/// Why a data connection broke: the server's own words, if it has any.
+async fn explain(control: &mut Control, error: io::Error) -> ClientError {
+    match control.reply(Waiting::TransferEnd, LAST_WORDS).await {
+        Ok(reply) if !reply.code().is_completion() => refusal(&reply),
+        Err(error @ (ClientError::Closed(Some(_)) | ClientError::TooManyConnections(_))) => error,
+        _ => ClientError::Connection(error),
+    }
+}
+
+/// A reply in the middle of an upload is the server's verdict on it.
+fn early_end(reply: &Reply) -> ClientError {
+    if reply.code().is_completion() {
+        ClientError::Protocol("the server ended an upload before its end".to_owned())
+    } else {
+        refusal(reply)
+    }
+}
+
+fn refused_start(reply: &Reply) -> ClientError {
+    if reply.code().is_completion() {
+        ClientError::Protocol("the server ended a transfer before it began".to_owned())
+    } else {
+        refusal(reply)
+    }
+}
+
+fn unexpected(reply: &Reply) -> ClientError {
+    if reply.code().is_completion() {
+        ClientError::Protocol(format!("unexpected reply {}", super::control::said(reply)))
+    } else {
+        refusal(reply)
+    }
+}
+
+fn data_stream(socket: TcpStream) -> Stream {
+    let stream = Stream::from(socket);
+    stream.set_nodelay();
+    stream
+}
+
+fn data_timeout(after: Duration) -> ClientError {
+    ClientError::Timeout {
+        waiting: Waiting::DataConnect,
+        after,
+    }
+}
+
+fn is_data_timeout(error: &ClientError) -> bool {
+    matches!(
+        error,
+        ClientError::Timeout {
+            waiting: Waiting::DataConnect,
+            ..
+        }
+    )
+}
+
+fn stalled(after: Duration) -> ClientError {
+    ClientError::Timeout {
+        waiting: Waiting::Data,
+        after,
+    }
+}
+
+/// How long a server may take to say why it has cut a data connection.
+const LAST_WORDS: Duration = Duration::from_secs(5);

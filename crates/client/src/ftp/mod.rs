@@ -1,0 +1,461 @@
+//! FTP sessions: login, files, directories, digests (RFC 959, 2389, 2428, 3659).
+//!
+//! The session tolerates what servers do: listings come from MLSD, or from
+//! LIST in any style; EPSV is tried before PASV, whose address is never
+//! believed; reply codes count by their first digit where servers differ.
+
+mod control;
+mod data;
+mod dial;
+mod digest;
+mod features;
+mod listing;
+mod refusal;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::timeout;
+use wharf_model::{ByteRange, Digest, DigestAlgorithm, Secret, VirtualPath};
+use wharf_net::Stream;
+use wharf_proto::ftp::reply::{Reply, ReplyCode, parse_quoted_path};
+use wharf_proto::time::encode_time;
+
+use self::control::Control;
+use self::data::PassiveCommand;
+use self::features::Features;
+use self::listing::ListStyle;
+use self::refusal::{is_not_understood, refusal};
+use crate::error::{ClientError, Waiting};
+use crate::remote::{
+    Abilities, Answer, Connector, Remote, RemoteEntry, RemotePartial, RemoteRead, RemoteWrite,
+    WriteStart,
+};
+
+/// How long the client waits, by what it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Name lookup and TCP connection, all addresses together.
+    pub connect: Duration,
+    /// A reply to a command.
+    pub reply: Duration,
+    /// A data connection.
+    pub data_connect: Duration,
+    /// The next bytes of a transfer, and room for the next.
+    pub stall: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(30),
+            reply: Duration::from_secs(60),
+            data_connect: Duration::from_secs(30),
+            stall: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Who opens data connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DataMode {
+    /// The client (EPSV, PASV).
+    #[default]
+    Passive,
+    /// The server (EPRT, PORT).
+    Active,
+}
+
+/// User name and password.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// User name.
+    pub user: Vec<u8>,
+    /// Password.
+    pub password: Secret<Vec<u8>>,
+}
+
+impl Credentials {
+    /// The login of public servers (RFC 1635 §2.1).
+    pub fn anonymous() -> Self {
+        Self {
+            user: b"anonymous".to_vec(),
+            password: Secret::new(b"anonymous@".to_vec()),
+        }
+    }
+}
+
+/// A server and how to log in to it.
+#[derive(Debug, Clone)]
+pub struct FtpServer {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// As whom.
+    pub credentials: Credentials,
+    /// How long to wait.
+    pub deadlines: Deadlines,
+    /// Who opens data connections.
+    pub data_mode: DataMode,
+}
+
+impl Connector for FtpServer {
+    fn connect(&self) -> Answer<'_, Box<dyn Remote>> {
+        async move {
+            let session: Box<dyn Remote> = Box::new(FtpSession::connect(self.clone()).await?);
+            Ok(session)
+        }
+        .boxed()
+    }
+}
+
+/// One control connection, logged in, and what was learnt about the server.
+#[derive(Debug)]
+struct FtpSession {
+    control: Control,
+    server: Arc<FtpServer>,
+    features: Features,
+    abilities: Abilities,
+    home: VirtualPath,
+    passive: PassiveCommand,
+    list_style: ListStyle,
+    /// The algorithm that HASH uses now.
+    hash_chosen: Option<DigestAlgorithm>,
+    /// OPTS HASH was sent.
+    told_hash: bool,
+    sets_times: bool,
+}
+
+impl FtpSession {
+    async fn connect(server: FtpServer) -> Result<Self, ClientError> {
+        let deadlines = server.deadlines;
+        let socket = dial::dial(&server.host, server.port, deadlines.connect).await?;
+        let local = socket.local_addr().map_err(ClientError::Connection)?;
+        let peer = socket.peer_addr().map_err(ClientError::Connection)?;
+        keep_alive(&socket);
+        let stream = Stream::from(socket);
+        stream.set_nodelay();
+        let mut control = Control::new(stream, local, peer, deadlines.reply);
+        greet(&mut control, deadlines.reply).await?;
+        log_in(&mut control, &server.credentials).await?;
+        let features = ask_for_features(&mut control).await?;
+        settle_options(&mut control, &features).await?;
+        let home = working_directory(&mut control).await?;
+        let mut session = Self {
+            control,
+            abilities: features.abilities(),
+            hash_chosen: features.hash_chosen,
+            told_hash: false,
+            sets_times: true,
+            home,
+            passive: PassiveCommand::Extended,
+            list_style: ListStyle::for_server(&features),
+            features,
+            server: Arc::new(server),
+        };
+        session.choose_hash().await?;
+        Ok(session)
+    }
+
+    /// Chooses the digest of this session: a Wharf server then makes it while
+    /// it receives a file, so that it need not read the file again.
+    async fn choose_hash(&mut self) -> Result<(), ClientError> {
+        let best = self.abilities.best_digest();
+        if let Some(algorithm) = best.filter(|best| self.features.hash.contains(best)) {
+            let told = self.tell_hash(algorithm).await;
+            match told {
+                // A server that lists an algorithm and refuses it: leave it to the first use.
+                Err(ClientError::Unsupported(_)) => {}
+                other => return other,
+            }
+        }
+        Ok(())
+    }
+
+    async fn stat(&mut self, path: &VirtualPath) -> Result<RemoteEntry, ClientError> {
+        if self.features.facts {
+            return self.stat_by_facts(path).await;
+        }
+        self.stat_by_probing(path).await
+    }
+
+    /// Sets a time with MFMT or, in the way of vsftpd, with MDTM.
+    async fn set_modified(
+        &mut self,
+        path: &VirtualPath,
+        time: SystemTime,
+    ) -> Result<bool, ClientError> {
+        if !self.sets_times || !(self.features.mfmt || self.features.mdtm) {
+            return Ok(false);
+        }
+        let mut argument = Vec::with_capacity(path.as_bytes().len() + 20);
+        encode_time(whole_seconds(time), &mut argument);
+        argument.push(b' ');
+        argument.extend_from_slice(path.as_bytes());
+        let verb = if self.features.mfmt { "MFMT" } else { "MDTM" };
+        let reply = self.control.exchange(verb, &argument).await?;
+        if is_not_understood(&reply) {
+            self.sets_times = false;
+        }
+        Ok(reply.code().is_completion())
+    }
+
+    async fn rename(&mut self, from: &VirtualPath, to: &VirtualPath) -> Result<(), ClientError> {
+        let reply = self.control.exchange("RNFR", from.as_bytes()).await?;
+        if !reply.code().is_intermediate() {
+            return Err(refusal(&reply));
+        }
+        self.control.complete("RNTO", to.as_bytes()).await?;
+        Ok(())
+    }
+
+    async fn partial(&mut self, path: &VirtualPath) -> Result<Option<RemotePartial>, ClientError> {
+        if !self.features.partials {
+            return Ok(None);
+        }
+        let argument = [b"PARTIAL ", path.as_bytes()].concat();
+        let reply = self
+            .control
+            .exchange_within("SITE", &argument, Waiting::Digest, LONGEST_DIGEST)
+            .await?;
+        Ok(parse_partial(&reply))
+    }
+}
+
+impl Remote for FtpSession {
+    fn home(&self) -> &VirtualPath {
+        &self.home
+    }
+
+    fn abilities(&self) -> &Abilities {
+        &self.abilities
+    }
+
+    fn is_usable(&self) -> bool {
+        self.control.is_in_step()
+    }
+
+    fn stat<'a>(&'a mut self, path: &'a VirtualPath) -> Answer<'a, RemoteEntry> {
+        self.stat(path).boxed()
+    }
+
+    fn list<'a>(&'a mut self, path: &'a VirtualPath) -> Answer<'a, Vec<RemoteEntry>> {
+        self.list(path).boxed()
+    }
+
+    fn open_read<'a>(
+        &'a mut self,
+        path: &'a VirtualPath,
+        offset: u64,
+    ) -> Answer<'a, Box<dyn RemoteRead + 'a>> {
+        async move {
+            let read: Box<dyn RemoteRead> = Box::new(self.retrieve(path, offset).await?);
+            Ok(read)
+        }
+        .boxed()
+    }
+
+    fn open_write<'a>(
+        &'a mut self,
+        path: &'a VirtualPath,
+        start: WriteStart,
+    ) -> Answer<'a, Box<dyn RemoteWrite + 'a>> {
+        async move {
+            let write: Box<dyn RemoteWrite> = Box::new(self.store(path, start).await?);
+            Ok(write)
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a mut self, path: &'a VirtualPath) -> Answer<'a, ()> {
+        async move {
+            self.control.complete("DELE", path.as_bytes()).await?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn make_directory<'a>(&'a mut self, path: &'a VirtualPath) -> Answer<'a, ()> {
+        async move {
+            self.control.complete("MKD", path.as_bytes()).await?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn remove_directory<'a>(&'a mut self, path: &'a VirtualPath) -> Answer<'a, ()> {
+        async move {
+            self.control.complete("RMD", path.as_bytes()).await?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn rename<'a>(&'a mut self, from: &'a VirtualPath, to: &'a VirtualPath) -> Answer<'a, ()> {
+        self.rename(from, to).boxed()
+    }
+
+    fn set_modified<'a>(&'a mut self, path: &'a VirtualPath, time: SystemTime) -> Answer<'a, bool> {
+        self.set_modified(path, time).boxed()
+    }
+
+    fn digest<'a>(
+        &'a mut self,
+        path: &'a VirtualPath,
+        algorithm: DigestAlgorithm,
+        range: Option<ByteRange>,
+    ) -> Answer<'a, Digest> {
+        self.digest(path, algorithm, range).boxed()
+    }
+
+    fn partial<'a>(&'a mut self, path: &'a VirtualPath) -> Answer<'a, Option<RemotePartial>> {
+        self.partial(path).boxed()
+    }
+
+    fn check(&mut self) -> Answer<'_, ()> {
+        async move {
+            self.control.exchange("NOOP", b"").await?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn close(mut self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            // Politeness: a server that does not answer is left without a word.
+            let _ = timeout(GOODBYE, self.control.exchange("QUIT", b"")).await;
+        }
+        .boxed()
+    }
+}
+
+/// Lets the network keep the control connection's state in long transfers.
+fn keep_alive(socket: &tokio::net::TcpStream) {
+    let options = socket2::TcpKeepalive::new().with_time(KEEP_ALIVE);
+    // Failing only means that a firewall may forget a connection that is silent for long.
+    let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&options);
+}
+
+async fn greet(control: &mut Control, deadline: Duration) -> Result<(), ClientError> {
+    // 120: ready in some minutes (RFC 959 §5.4).
+    loop {
+        let reply = control.reply(Waiting::Reply, deadline).await?;
+        match reply.code() {
+            code if code.is_preliminary() => {}
+            code if code.is_completion() => return Ok(()),
+            _ => return Err(refusal(&reply)),
+        }
+    }
+}
+
+async fn log_in(control: &mut Control, credentials: &Credentials) -> Result<(), ClientError> {
+    let reply = control.exchange("USER", &credentials.user).await?;
+    if reply.code().is_completion() {
+        return Ok(());
+    }
+    if !reply.code().is_intermediate() {
+        return Err(login_refusal(&reply));
+    }
+    let reply = control
+        .exchange("PASS", credentials.password.expose())
+        .await
+        .map_err(without_password)?;
+    match reply.code() {
+        code if code.is_completion() => Ok(()),
+        code if code.is_intermediate() => Err(ClientError::Unsupported("log in without ACCT")),
+        _ => Err(login_refusal(&reply)),
+    }
+}
+
+/// Before login every refusal is about the login.
+fn login_refusal(reply: &Reply) -> ClientError {
+    match refusal(reply) {
+        ClientError::Refused(said) | ClientError::NotFound(Some(said)) => ClientError::Login(said),
+        other => other,
+    }
+}
+
+/// A password that FTP cannot carry must not be shown in the error that says so.
+fn without_password(error: ClientError) -> ClientError {
+    match error {
+        ClientError::BadName { source, .. } => ClientError::BadName {
+            name: "password".to_owned(),
+            source,
+        },
+        other => other,
+    }
+}
+
+async fn ask_for_features(control: &mut Control) -> Result<Features, ClientError> {
+    let reply = control.exchange("FEAT", b"").await?;
+    if !reply.code().is_completion() {
+        // A server without FEAT may still have the commands of its time.
+        return Ok(Features {
+            size: true,
+            mdtm: true,
+            restart: true,
+            ..Features::default()
+        });
+    }
+    Ok(Features::parse(reply.lines().iter().map(Vec::as_slice)))
+}
+
+/// Names in UTF-8, files as they are, listings with the facts that matter.
+async fn settle_options(control: &mut Control, features: &Features) -> Result<(), ClientError> {
+    if features.utf8 {
+        // Any answer will do: UTF-8 is on in most servers that list it.
+        control.exchange("OPTS", b"UTF8 ON").await?;
+    }
+    if !features.fact_wishes.is_empty() {
+        let wishes = format!("MLST {}", features.fact_wishes);
+        control.exchange("OPTS", wishes.as_bytes()).await?;
+    }
+    control.complete("TYPE", b"I").await?;
+    Ok(())
+}
+
+async fn working_directory(control: &mut Control) -> Result<VirtualPath, ClientError> {
+    let reply = control.exchange("PWD", b"").await?;
+    let path = (reply.code() == ReplyCode::PATH_CREATED)
+        .then(|| parse_quoted_path(reply.text()))
+        .flatten();
+    // A server that does not say where it is has the login at the root.
+    Ok(path
+        .and_then(|path| VirtualPath::parse(&path).ok())
+        .unwrap_or_else(VirtualPath::root))
+}
+
+/// `213 <size> <algorithm> <digest>`.
+fn parse_partial(reply: &Reply) -> Option<RemotePartial> {
+    if reply.code() != ReplyCode::FILE_STATUS {
+        return None;
+    }
+    let text = std::str::from_utf8(reply.text()).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    let size = words.next()?.parse().ok()?;
+    let algorithm: DigestAlgorithm = words.next()?.parse().ok()?;
+    let digest = Digest::parse_hex(algorithm, words.next()?)?;
+    Some(RemotePartial { size, digest })
+}
+
+/// Servers keep seconds; what is finer would make every comparison differ.
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()),
+        Err(_) => time,
+    }
+}
+
+/// RFC 1122 §4.2.3.6 asks for two hours by default; firewalls forget after minutes.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Long enough to read a terabyte at 300 MB/s.
+const LONGEST_DIGEST: Duration = Duration::from_secs(60 * 60);
+
+#[cfg(test)]
+mod tests;
