@@ -19,3 +19,14 @@ pub(crate) fn start(log: &Log) {
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
 }
+
+/// Starts logging for a client that was asked to be verbose.
+pub(crate) fn start_client() {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("wharf_client=debug"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}

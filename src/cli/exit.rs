@@ -2,12 +2,57 @@
 
 use std::process::ExitCode;
 
-/// The table that the help shows.
-pub(super) const HELP: &str = "\
-Exit codes:
-  0  everything was done
-  1  something failed; the last line on standard error says what
-  2  the command line or the configuration is wrong";
+use wharf_client::{ClientError, ErrorKind, Summary};
+
+/// Every exit code and what it means; the help shows them.
+const CODES: [(u8, &str); 12] = [
+    (0, "everything was done"),
+    (
+        1,
+        "something failed; the last line on standard error says what",
+    ),
+    (2, "the command line, the configuration or a URL is wrong"),
+    (3, "no such file or directory on the server"),
+    (4, "the login was refused"),
+    (5, "the server refuses: no permission, or no such command"),
+    (6, "the account's quota is used up"),
+    (7, "the server's disk is full"),
+    (
+        8,
+        "the server cannot be reached, broke the connection or was silent",
+    ),
+    (9, "the server's answers make no sense"),
+    (10, "the copies differ"),
+    (11, "a local file or folder cannot be read or written"),
+];
+
+/// What a shell reports for a program that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
+/// The table of exit codes as help shows it.
+pub(super) fn help() -> String {
+    let mut text = "Exit codes:".to_owned();
+    for (code, meaning) in CODES.into_iter().chain([(INTERRUPTED, "interrupted")]) {
+        text.push_str(&format!("\n{code:>5}  {meaning}"));
+    }
+    text
+}
+
+fn code_of(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Usage => 2,
+        ErrorKind::NotFound => 3,
+        ErrorKind::Authentication => 4,
+        ErrorKind::Refused => 5,
+        ErrorKind::Quota => 6,
+        ErrorKind::ServerDiskFull => 7,
+        ErrorKind::Network => 8,
+        ErrorKind::Protocol => 9,
+        ErrorKind::Verification => 10,
+        ErrorKind::Local => 11,
+        ErrorKind::Interrupted => INTERRUPTED,
+    }
+}
 
 /// Why a command did not do what was asked: one line, and an exit code.
 #[derive(Debug)]
@@ -16,13 +61,27 @@ pub(crate) enum CliError {
     Failed(String),
     /// What was asked for is wrong.
     Usage(String),
+    /// The client's work failed.
+    Client(ErrorKind, String),
+    /// Some of the files failed, and each was reported when it did.
+    Told(ErrorKind),
 }
 
 impl CliError {
     pub(super) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Client(kind, _) | Self::Told(kind) => code_of(*kind),
+        })
+    }
+
+    /// One word for machines.
+    pub(super) fn kind_name(&self) -> &'static str {
         match self {
-            Self::Failed(_) => ExitCode::from(1),
-            Self::Usage(_) => ExitCode::from(2),
+            Self::Failed(_) => "failed",
+            Self::Usage(_) => ErrorKind::Usage.name(),
+            Self::Client(kind, _) | Self::Told(kind) => kind.name(),
         }
     }
 
@@ -30,12 +89,33 @@ impl CliError {
     pub(crate) fn failed(error: &dyn std::error::Error) -> Self {
         Self::Failed(crate::compose::with_source(error))
     }
+
+    /// A failure of the client at `what`, a path or URL that is safe to show.
+    pub(super) fn at(what: impl std::fmt::Display, error: &ClientError) -> Self {
+        Self::Client(error.kind(), format!("{what}: {}", error.chain()))
+    }
+
+    /// Nothing, or that something was reported.
+    pub(super) fn from_summary(summary: &Summary) -> Result<(), Self> {
+        match summary.first_failure {
+            Some(kind) => Err(Self::Told(kind)),
+            None if summary.is_complete() => Ok(()),
+            None => Err(Self::Told(ErrorKind::Interrupted)),
+        }
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error.kind(), error.chain())
+    }
 }
 
 impl std::fmt::Display for CliError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Failed(text) | Self::Usage(text) => f.write_str(text),
+            Self::Failed(text) | Self::Usage(text) | Self::Client(_, text) => f.write_str(text),
+            Self::Told(_) => f.write_str("not everything was done"),
         }
     }
 }
@@ -43,5 +123,32 @@ impl std::fmt::Display for CliError {
 impl From<crate::compose::StartError> for CliError {
     fn from(error: crate::compose::StartError) -> Self {
         Self::Failed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_error_has_a_code_that_the_help_explains() {
+        use ErrorKind as Kind;
+        let explained = help();
+        for kind in [
+            Kind::Usage,
+            Kind::NotFound,
+            Kind::Authentication,
+            Kind::Refused,
+            Kind::Quota,
+            Kind::ServerDiskFull,
+            Kind::Network,
+            Kind::Protocol,
+            Kind::Verification,
+            Kind::Local,
+            Kind::Interrupted,
+        ] {
+            let line = format!("\n{:>5}  ", code_of(kind));
+            assert!(explained.contains(&line), "{kind:?}");
+        }
     }
 }

@@ -1,8 +1,22 @@
 //! The command line: one file a subcommand.
 
+mod cat;
 mod exit;
+mod get;
+mod hash;
+mod local;
+mod ls;
+mod mirror;
+mod mkdir;
+mod mv;
+mod output;
+mod put;
+mod rm;
 mod serve;
 mod settings;
+mod shell;
+mod site;
+mod text;
 mod user;
 
 use std::process::ExitCode;
@@ -13,7 +27,7 @@ pub(crate) use exit::CliError;
 
 /// A multi-user file-transfer server and the client for it.
 #[derive(Parser)]
-#[command(name = "wharf", version, about, after_help = exit::HELP, max_term_width = 100)]
+#[command(name = "wharf", version, about, after_help = exit::help(), max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -25,6 +39,26 @@ enum Command {
     Serve(serve::Args),
     /// Manage the accounts that may log in.
     User(user::Args),
+    /// Download files and directories.
+    Get(get::Args),
+    /// Upload files and directories.
+    Put(put::Args),
+    /// List files and directories.
+    Ls(ls::Args),
+    /// Write the content of files to standard output.
+    Cat(cat::Args),
+    /// Remove files and directories.
+    Rm(rm::Args),
+    /// Make directories.
+    Mkdir(mkdir::Args),
+    /// Rename files and directories.
+    Mv(mv::Args),
+    /// Make a directory like another one, here or on the server.
+    Mirror(mirror::Args),
+    /// Print the server's digests of files.
+    Hash(hash::Args),
+    /// Work on a server interactively.
+    Shell(shell::Args),
 }
 
 /// Runs what the command line says.
@@ -32,6 +66,16 @@ pub(crate) fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::User(args) => user::run(args),
+        Command::Get(args) => get::run(args),
+        Command::Put(args) => put::run(args),
+        Command::Ls(args) => ls::run(args),
+        Command::Cat(args) => cat::run(args),
+        Command::Rm(args) => rm::run(args),
+        Command::Mkdir(args) => mkdir::run(args),
+        Command::Mv(args) => mv::run(args),
+        Command::Mirror(args) => mirror::run(args),
+        Command::Hash(args) => hash::run(args),
+        Command::Shell(args) => shell::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,7 @@ use crate::error::ClientError;
 use crate::filter::Filter;
 use crate::local::LocalTree;
 use crate::plan::{Action, plan};
+use crate::pool::Pool;
 use crate::progress::{Direction, DryStep, Event, LeftOut, Side};
 use crate::transfer::{Download, Listed, Transfers, Upload};
 use crate::walk::{TreeEntry, WalkOptions, below, walk_local, walk_remote};
@@ -87,13 +88,10 @@ pub async fn mirror(
 ///
 /// # Errors
 /// [`ClientError::NotADirectory`] when something else stands there, and what MKD is refused with.
-pub async fn make_directories(
-    transfers: &Transfers,
-    path: &VirtualPath,
-) -> Result<u64, ClientError> {
+pub async fn make_directories(pool: &Pool, path: &VirtualPath) -> Result<u64, ClientError> {
     let mut missing = Vec::new();
     let mut at = Some(path.clone());
-    let mut session = transfers.pool().lease().await?;
+    let mut session = pool.lease().await?;
     while let Some(directory) = at {
         match session.stat(&directory).await {
             Ok(entry) if matches!(entry.kind, EntryKind::File | EntryKind::Other) => {
@@ -245,7 +243,9 @@ async fn walk_both(
 async fn make_target_root(transfers: &Transfers, ends: &MirrorEnds) -> Result<(), ClientError> {
     match ends.direction {
         Direction::Download => ends.tree.create_directory(&ends.local),
-        Direction::Upload => make_directories(transfers, &ends.remote).await.map(drop),
+        Direction::Upload => make_directories(transfers.pool(), &ends.remote)
+            .await
+            .map(drop),
     }
 }
 

@@ -84,7 +84,7 @@ impl fmt::Display for RemoteUrl {
 }
 
 /// The path of a URL: components, some of which may be wildcards.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct UrlPath {
     absolute: bool,
     components: Vec<UrlComponent>,
@@ -102,7 +102,10 @@ pub struct UrlComponent {
 
 impl UrlPath {
     /// Parses what follows the slash after the host.
-    fn parse(text: &str) -> Result<Self, UrlError> {
+    ///
+    /// # Errors
+    /// [`UrlError`].
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
         let text = strip_transfer_type(text)?;
         let (absolute, text) = match text.strip_prefix('/') {
             Some(rest) => (true, rest),

@@ -1,0 +1,71 @@
+//! `wharf hash`.
+
+use serde_json::json;
+use wharf_client::{ClientError, RemoteUrl, UrlPath};
+use wharf_model::{DigestAlgorithm, EntryKind};
+
+use crate::cli::CliError;
+use crate::cli::site::{Site, SiteArgs, one_server, parse_url, run as run_on_site};
+
+/// Options of `wharf hash`.
+#[derive(clap::Args)]
+#[command(after_help = "\
+The server makes the digests (HASH, XSHA256, XMD5 and so on); nothing is downloaded. One that offers none is told so:
+`wharf cat URL | sha256sum` makes one here.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    site: SiteArgs,
+    #[command(flatten)]
+    flags: Flags,
+    /// Files whose digest to print
+    #[arg(required = true, value_name = "URL", value_parser = parse_url)]
+    urls: Vec<RemoteUrl>,
+}
+
+/// Which digest; for the shell's `hash` too.
+#[derive(clap::Args, Debug, Clone)]
+pub(super) struct Flags {
+    /// How to make it, such as sha256 [default: the best that the server offers]
+    #[arg(short, long, value_name = "NAME")]
+    algorithm: Option<DigestAlgorithm>,
+}
+
+pub(crate) fn run(args: Args) -> Result<(), CliError> {
+    let paths: Vec<UrlPath> = args.urls.iter().map(|url| url.path.clone()).collect();
+    run_on_site(&args.site, one_server(&args.urls)?, 1, async |site| {
+        hash(site, &args.flags, &paths).await
+    })
+}
+
+/// Prints the server's digests of files.
+pub(super) async fn hash(site: &Site, flags: &Flags, paths: &[UrlPath]) -> Result<(), CliError> {
+    for path in paths {
+        for found in site.find(path).await? {
+            if found.entry.kind == EntryKind::Directory {
+                return Err(CliError::at(&found.path, &ClientError::IsADirectory));
+            }
+            let digest = async {
+                let mut session = site.pool.lease().await?;
+                let offered = &session.abilities().digests;
+                let algorithm = match flags.algorithm {
+                    Some(algorithm) if !offered.contains(&algorithm) => {
+                        return Err(ClientError::Unsupported("make that digest"));
+                    }
+                    Some(algorithm) => algorithm,
+                    None => session
+                        .abilities()
+                        .best_digest()
+                        .ok_or(ClientError::Unsupported("make digests"))?,
+                };
+                session.digest(&found.path, algorithm, None).await
+            };
+            let digest = site.at(&found.path, digest).await?;
+            let algorithm = digest.algorithm();
+            site.output.result(
+                &format!("{digest}  {}  {algorithm}", found.path),
+                || json!({"name": found.path.to_string(), "algorithm": algorithm.to_string(), "digest": digest.to_string()}),
+            );
+        }
+    }
+    Ok(())
+}

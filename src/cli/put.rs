@@ -1,0 +1,161 @@
+//! `wharf put`.
+
+use std::path::PathBuf;
+
+use wharf_client::{
+    ClientError, Direction, Listed, MirrorEnds, MirrorOptions, RemoteUrl, Summary, Upload, UrlPath,
+    Work, make_directories, mirror, run_batch, stat,
+};
+use wharf_model::{EntryKind, VirtualPath};
+
+use crate::cli::CliError;
+use crate::cli::local::Source;
+use crate::cli::site::{Site, SiteArgs, TransferArgs, parse_url, run as run_on_site};
+
+/// Options of `wharf put`.
+#[derive(clap::Args)]
+#[command(after_help = "\
+The copies' digests are compared where the server makes any. An upload that was cut is resumed by the same command,
+once the server's digest proves what is there.
+
+Examples:
+  wharf put big.iso ftp://alice@files.example/
+  wharf put -r photos ftp://alice@files.example/archive/     (makes archive, if it is missing)")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    site: SiteArgs,
+    #[command(flatten)]
+    flags: Flags,
+    /// What to upload
+    #[arg(required = true, value_name = "LOCAL")]
+    sources: Vec<PathBuf>,
+    /// Where to: a directory, or a new name
+    #[arg(value_name = "URL", value_parser = parse_url)]
+    target: RemoteUrl,
+}
+
+/// How files are sent; for the shell's `put` too.
+#[derive(clap::Args, Debug, Clone)]
+pub(super) struct Flags {
+    /// Folders with all that is in them
+    #[arg(short, long)]
+    recursive: bool,
+    #[command(flatten)]
+    transfer: TransferArgs,
+}
+
+pub(crate) fn run(args: Args) -> Result<(), CliError> {
+    let jobs = args.flags.transfer.jobs();
+    // Before the login: a wrong local name should cost nothing.
+    let sources = find_sources(&args.flags, &args.sources)?;
+    run_on_site(&args.site, &args.target, jobs, async |site| {
+        put(site, &args.flags, sources, Some(&args.target.path)).await
+    })
+}
+
+/// Finds what is to be uploaded.
+pub(super) fn find_sources(flags: &Flags, given: &[PathBuf]) -> Result<Vec<Source>, CliError> {
+    let sources = given
+        .iter()
+        .map(|path| Source::find(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    match sources.iter().find(|source| source.is_directory) {
+        Some(source) if !flags.recursive => Err(CliError::Usage(format!(
+            "{} is a folder; add -r to upload it with all that is in it",
+            source.given.display()
+        ))),
+        _ => Ok(sources),
+    }
+}
+
+/// Uploads `sources` to `target`: a directory, or the name of the one copy;
+/// `None` is the site's directory.
+pub(super) async fn put(
+    site: &Site,
+    flags: &Flags,
+    sources: Vec<Source>,
+    target: Option<&UrlPath>,
+) -> Result<(), CliError> {
+    let transfers = site.transfers(&flags.transfer);
+    let place = place(site, target, sources.len()).await?;
+    let mut summary = Summary::default();
+    let mut files = Vec::new();
+    for source in sources {
+        let remote = place.of(&source)?;
+        if source.is_directory {
+            let ends = MirrorEnds {
+                direction: Direction::Upload,
+                remote,
+                tree: source.tree,
+                local: source.path,
+            };
+            let options = MirrorOptions {
+                parallel: flags.transfer.jobs(),
+                ..MirrorOptions::default()
+            };
+            let copied = mirror(&transfers, &ends, &options)
+                .await
+                .map_err(|error| CliError::at(source.given.display(), &error))?;
+            summary.add(&copied);
+        } else {
+            files.push(Work::Upload(Upload {
+                tree: source.tree,
+                local: source.path,
+                remote,
+                listed: Listed::Unknown,
+            }));
+        }
+    }
+    if !files.is_empty() {
+        summary.add(&run_batch(&transfers, files, flags.transfer.jobs()).await);
+    }
+    site.output.summary(&summary);
+    CliError::from_summary(&summary)
+}
+
+/// Where uploads go.
+enum Place {
+    /// Into this directory, under their own names.
+    Into(VirtualPath),
+    /// Under this name.
+    Named(VirtualPath),
+}
+
+impl Place {
+    fn of(&self, source: &Source) -> Result<VirtualPath, CliError> {
+        match (self, &source.name) {
+            (Self::Into(directory), Some(name)) => directory
+                .join(name)
+                .map_err(|error| CliError::Usage(format!("{}: {error}", source.given.display()))),
+            (Self::Into(path) | Self::Named(path), _) => Ok(path.clone()),
+        }
+    }
+}
+
+/// What `target` means for `count` things. One that ends in a slash is made if it is missing.
+async fn place(site: &Site, target: Option<&UrlPath>, count: usize) -> Result<Place, CliError> {
+    let Some(target) = target else {
+        return Ok(Place::Into(site.directory.clone()));
+    };
+    let path = site.literal(target)?;
+    if target.names_directory() {
+        if !target.components().is_empty() {
+            site.at(&path, make_directories(&site.pool, &path)).await?;
+        }
+        return Ok(Place::Into(path));
+    }
+    let standing = async {
+        match stat(&site.pool, &path, site.retries).await {
+            Ok(entry) => Ok(Some(entry)),
+            Err(ClientError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    match site.at(&path, standing).await? {
+        Some(entry) if entry.kind == EntryKind::Directory => Ok(Place::Into(path)),
+        _ if count == 1 => Ok(Place::Named(path)),
+        _ => Err(CliError::Usage(format!(
+            "{path} is no directory, and {count} things are to be put there; end it in a slash to make one"
+        ))),
+    }
+}

@@ -1,0 +1,112 @@
+//! `wharf rm`, and the shell's `rmdir`.
+
+use serde_json::json;
+use wharf_client::{
+    ClientError, Filter, Found, RemoteUrl, Unobserved, UrlPath, WalkOptions, below, walk_remote,
+};
+use wharf_model::{EntryKind, VirtualPath};
+
+use crate::cli::CliError;
+use crate::cli::site::{Site, SiteArgs, one_server, parse_url, run as run_on_site};
+
+/// Options of `wharf rm`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    site: SiteArgs,
+    #[command(flatten)]
+    flags: Flags,
+    /// What to remove
+    #[arg(required = true, value_name = "URL", value_parser = parse_url)]
+    urls: Vec<RemoteUrl>,
+}
+
+/// What may be removed; for the shell's `rm` too.
+#[derive(clap::Args, Debug, Clone)]
+pub(super) struct Flags {
+    /// Directories with all that is in them
+    #[arg(short, long)]
+    recursive: bool,
+    /// What does not exist is no error
+    #[arg(short, long)]
+    force: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<(), CliError> {
+    let paths: Vec<UrlPath> = args.urls.iter().map(|url| url.path.clone()).collect();
+    run_on_site(&args.site, one_server(&args.urls)?, 1, async |site| {
+        rm(site, &args.flags, &paths).await
+    })
+}
+
+/// Removes what `paths` stand for.
+pub(super) async fn rm(site: &Site, flags: &Flags, paths: &[UrlPath]) -> Result<(), CliError> {
+    for path in paths {
+        let found = match site.find(path).await {
+            Err(CliError::Client(wharf_client::ErrorKind::NotFound, _)) if flags.force => continue,
+            other => other?,
+        };
+        for Found { path, entry } in found {
+            if entry.kind != EntryKind::Directory {
+                remove(site, &path, false).await?;
+            } else if flags.recursive {
+                remove_tree(site, &path).await?;
+            } else {
+                return Err(CliError::Usage(format!(
+                    "{path} is a directory; add -r to remove it with all that is in it"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes empty directories.
+pub(super) async fn rmdir(site: &Site, paths: &[UrlPath]) -> Result<(), CliError> {
+    for path in paths {
+        for found in site.find(path).await? {
+            if found.entry.kind != EntryKind::Directory {
+                return Err(CliError::at(&found.path, &ClientError::NotADirectory));
+            }
+            remove(site, &found.path, true).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn remove_tree(site: &Site, root: &VirtualPath) -> Result<(), CliError> {
+    let everything = Filter::default();
+    let options = WalkOptions {
+        parallel: 1,
+        retries: site.retries,
+    };
+    let walk = walk_remote(&site.pool, root, &everything, options, &Unobserved);
+    let mut entries = site.at(root, walk).await?;
+    // Directories come before what is in them; removing goes the other way.
+    entries.reverse();
+    for entry in entries {
+        let path = below(root, &entry.path)?;
+        remove(site, &path, entry.kind == EntryKind::Directory).await?;
+    }
+    if root.is_root() {
+        return Ok(());
+    }
+    remove(site, root, true).await
+}
+
+async fn remove(site: &Site, path: &VirtualPath, is_directory: bool) -> Result<(), CliError> {
+    let removal = async {
+        let mut session = site.pool.lease().await?;
+        if is_directory {
+            session.remove_directory(path).await
+        } else {
+            session.remove(path).await
+        }
+    };
+    site.at(path, removal).await?;
+    site.output.note(
+        &format!("{path}: removed"),
+        || json!({"event": "removed", "side": "remote", "name": path.to_string()}),
+    );
+    Ok(())
+}

@@ -1,0 +1,456 @@
+//! A server that a client command works on: how to reach it, as whom, and the sessions with it.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use wharf_client::{
+    ClientError, Credentials, DataMode, Deadlines, Found, FtpServer, Overwrite, Policy, Pool,
+    RemoteUrl, Resume, TransferOptions, Transfers, UrlPath, expand, find_in_netrc,
+};
+use wharf_model::{ByteSize, Secret, VirtualPath, escape_for_display};
+
+use crate::cli::CliError;
+use crate::cli::output::{Output, Style};
+
+/// The environment variable that may hold the password.
+const PASSWORD_VARIABLE: &str = "WHARF_PASSWORD";
+
+/// How to reach a server, and how much to tell.
+#[derive(clap::Args, Debug, Clone)]
+pub(super) struct SiteArgs {
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Show results and troubles only
+    #[arg(long, short, conflicts_with = "json")]
+    quiet: bool,
+    /// Log commands and reply codes on standard error
+    #[arg(long, short)]
+    verbose: bool,
+    /// Let the server open the data connections (PORT, EPRT)
+    #[arg(long)]
+    active: bool,
+    /// Longest silence of the server, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+    /// How often to try again after a passing failure
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    retries: u32,
+    /// Where passwords are looked up [default: ~/.netrc]
+    #[arg(long, value_name = "FILE")]
+    netrc_file: Option<PathBuf>,
+}
+
+/// How files are transferred.
+#[derive(clap::Args, Debug, Clone)]
+pub(super) struct TransferArgs {
+    /// Files at one time
+    #[arg(long = "jobs", short = 'j', value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=MOST_JOBS))]
+    jobs: u16,
+    /// Start at the first byte even where an earlier transfer left a begin
+    #[arg(long)]
+    no_resume: bool,
+    /// Resume on the size alone where the server offers no digest
+    #[arg(long, conflicts_with = "no_resume")]
+    resume_by_size: bool,
+    /// Do not compare digests after a transfer
+    #[arg(long)]
+    no_verify: bool,
+    /// Most bytes a second, all files together, such as 500kB or 10MiB
+    #[arg(long, value_name = "SIZE")]
+    limit_rate: Option<ByteSize>,
+    /// When to replace a file that exists
+    #[arg(long, value_name = "WHEN", default_value = "different")]
+    overwrite: OverwriteWhen,
+    /// Give the copies the time of the transfer instead of the source's
+    #[arg(long)]
+    no_times: bool,
+    /// Count a download as done only once it has reached the disk
+    #[arg(long)]
+    durable: bool,
+}
+
+/// Sessions beyond this help no transfer.
+pub(super) const MOST_JOBS: i64 = 64;
+
+/// When a target that exists is replaced.
+#[derive(clap::ValueEnum, Debug, Clone, Copy)]
+enum OverwriteWhen {
+    /// Where size or time differ
+    Different,
+    /// Where the source is newer
+    Newer,
+    /// Where the size differs
+    Size,
+    /// Where the digests differ
+    Digest,
+    /// Never
+    Never,
+    /// In any case
+    Always,
+}
+
+impl TransferArgs {
+    /// Files at one time.
+    pub(super) fn jobs(&self) -> usize {
+        usize::from(self.jobs)
+    }
+
+    fn options(&self, retries: u32) -> TransferOptions {
+        let overwrite = match self.overwrite {
+            OverwriteWhen::Different => Overwrite::IfDifferent,
+            OverwriteWhen::Newer => Overwrite::IfNewer,
+            OverwriteWhen::Size => Overwrite::IfSizeDiffers,
+            OverwriteWhen::Digest => Overwrite::IfDigestDiffers,
+            OverwriteWhen::Never => Overwrite::Never,
+            OverwriteWhen::Always => Overwrite::Always,
+        };
+        let resume = match (self.no_resume, self.resume_by_size) {
+            (true, _) => Resume::Never,
+            (false, true) => Resume::BySize,
+            (false, false) => Resume::WhenLikely,
+        };
+        TransferOptions {
+            policy: Policy { overwrite, resume },
+            verify: !self.no_verify,
+            retries,
+            keep_times: !self.no_times,
+            durable: self.durable,
+            bytes_per_second: self.limit_rate.map(|size| size.0),
+        }
+    }
+}
+
+/// A server, the sessions with it, and where its relative paths start.
+pub(super) struct Site {
+    /// The sessions.
+    pub(super) pool: Arc<Pool>,
+    /// The directory that relative paths are looked up in.
+    pub(super) directory: VirtualPath,
+    /// How often what may be done twice is tried again.
+    pub(super) retries: u32,
+    /// What is shown.
+    pub(super) output: Arc<Output>,
+    /// Ends what is under way.
+    pub(super) cancel: CancellationToken,
+}
+
+impl Site {
+    /// Logs in where `url` says, with up to `sessions` sessions later on.
+    pub(super) async fn open(
+        args: &SiteArgs,
+        url: &RemoteUrl,
+        sessions: usize,
+        output: Arc<Output>,
+        cancel: CancellationToken,
+    ) -> Result<Self, CliError> {
+        let credentials = credentials(args, url)?;
+        let silence = Duration::from_secs(args.timeout);
+        let server = FtpServer {
+            host: url.host.clone(),
+            port: url.port,
+            credentials,
+            deadlines: Deadlines {
+                connect: silence.min(Deadlines::default().connect),
+                reply: silence,
+                data_connect: silence.min(Deadlines::default().data_connect),
+                stall: silence,
+            },
+            data_mode: if args.active {
+                DataMode::Active
+            } else {
+                DataMode::Passive
+            },
+        };
+        let pool = Arc::new(Pool::new(Arc::new(server), sessions));
+        let login = pool.repeat(args.retries, |session| {
+            let home = session.home().clone();
+            Box::pin(async move { Ok(home) })
+        });
+        let directory = until_cancelled(&cancel, login)
+            .await
+            .map_err(|error| CliError::at(url, &error))?;
+        Ok(Self {
+            pool,
+            directory,
+            retries: args.retries,
+            output,
+            cancel,
+        })
+    }
+
+    /// What `path` stands for; at least one entry.
+    pub(super) async fn find(&self, path: &UrlPath) -> Result<Vec<Found>, CliError> {
+        let found = expand(&self.pool, &self.directory, path, self.retries);
+        until_cancelled(&self.cancel, found)
+            .await
+            .map_err(|error| CliError::at(shown_path(path), &error))
+    }
+
+    /// `path` with every wildcard taken as a letter.
+    pub(super) fn literal(&self, path: &UrlPath) -> Result<VirtualPath, CliError> {
+        path.literal(&self.directory)
+            .map_err(|error| CliError::Usage(format!("{}: {error}", shown_path(path))))
+    }
+
+    /// Does `work`, which is about `path`, unless it is interrupted.
+    pub(super) async fn at<T>(
+        &self,
+        path: &VirtualPath,
+        work: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, CliError> {
+        until_cancelled(&self.cancel, work)
+            .await
+            .map_err(|error| CliError::at(path, &error))
+    }
+
+    /// Transfers of files, told to the output.
+    pub(super) fn transfers(&self, args: &TransferArgs) -> Transfers {
+        Transfers::new(
+            Arc::clone(&self.pool),
+            Arc::clone(&self.output) as Arc<dyn wharf_client::Observer>,
+            args.options(self.retries),
+            self.cancel.clone(),
+        )
+    }
+}
+
+/// `work`, or [`ClientError::Interrupted`] as soon as `cancel` is.
+async fn until_cancelled<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(ClientError::Interrupted),
+        result = work => result,
+    }
+}
+
+/// A path of a URL as a person knows it.
+fn shown_path(path: &UrlPath) -> String {
+    let bytes: Vec<&[u8]> = path
+        .components()
+        .iter()
+        .map(|component| component.name.as_slice())
+        .collect();
+    let text = escape_for_display(&bytes.join(&b'/'));
+    if text.is_empty() {
+        ".".to_owned()
+    } else {
+        text
+    }
+}
+
+/// The one server that all of `urls` are on.
+pub(super) fn one_server(urls: &[RemoteUrl]) -> Result<&RemoteUrl, CliError> {
+    let (first, rest) = urls
+        .split_first()
+        .ok_or_else(|| CliError::Usage("no URL is given".to_owned()))?;
+    for url in rest {
+        let same = url.host == first.host && url.port == first.port && url.user == first.user;
+        if !same {
+            return Err(CliError::Usage(format!(
+                "{first} and {url} are different servers or users; run one command for each"
+            )));
+        }
+    }
+    Ok(first)
+}
+
+/// Runs a command on a server: starts the runtime, logs in, listens for Ctrl-C.
+pub(super) fn run<F>(
+    args: &SiteArgs,
+    url: &RemoteUrl,
+    sessions: usize,
+    operation: F,
+) -> Result<(), CliError>
+where
+    F: AsyncFnOnce(&Site) -> Result<(), CliError>,
+{
+    let output = start_output(args);
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let cancel = cancel_on_interrupt();
+        let site = Site::open(args, url, sessions, Arc::clone(&output), cancel).await?;
+        let result = operation(&site).await;
+        site.output.end_bars();
+        site.pool.close().await;
+        result
+    });
+    // A thread that still reads a local file keeps nobody waiting.
+    runtime.shutdown_background();
+    if let (Err(error), true) = (&result, output.is_json()) {
+        output.result("", || {
+            serde_json::json!({"event": "error", "kind": error.kind_name(), "message": error.to_string()})
+        });
+    }
+    result
+}
+
+/// The output that `args` ask for; starts the log too.
+pub(super) fn start_output(args: &SiteArgs) -> Arc<Output> {
+    if args.verbose {
+        crate::logging::start_client();
+    }
+    Arc::new(Output::new(match (args.json, args.quiet) {
+        (true, _) => Style::Json,
+        (false, true) => Style::Quiet,
+        (false, false) => Style::Text,
+    }))
+}
+
+/// A runtime for a client.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(&error))
+}
+
+/// A token that the first Ctrl-C cancels; the second one ends the process.
+fn cancel_on_interrupt() -> CancellationToken {
+    let cancel = CancellationToken::new();
+    let on_interrupt = cancel.clone();
+    tokio::spawn(async move {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            if on_interrupt.is_cancelled() {
+                std::process::exit(130);
+            }
+            on_interrupt.cancel();
+        }
+    });
+    cancel
+}
+
+/// User and password: from the URL, the environment, `.netrc`, or a prompt.
+fn credentials(args: &SiteArgs, url: &RemoteUrl) -> Result<Credentials, CliError> {
+    let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
+    let asked_user = url.user.as_deref();
+    let netrc = match std::env::var(PASSWORD_VARIABLE) {
+        // Nothing to look up.
+        Ok(_) if asked_user.is_some() => None,
+        _ => read_netrc(args)?.and_then(|text| {
+            let user = asked_user.map(String::from_utf8_lossy);
+            find_in_netrc(&text, &url.host, user.as_deref())
+        }),
+    };
+    let user = match (asked_user, &netrc) {
+        (Some(user), _) => user.to_vec(),
+        (None, Some(entry)) if entry.login.is_some() => {
+            entry.login.clone().unwrap_or_default().into_bytes()
+        }
+        _ => return Ok(Credentials::anonymous()),
+    };
+    if let Some(password) = &url.password {
+        return Ok(Credentials {
+            user,
+            password: password.clone(),
+        });
+    }
+    let password = match std::env::var(PASSWORD_VARIABLE) {
+        Ok(password) => secret(&password),
+        Err(_) => match netrc.and_then(|entry| entry.password) {
+            Some(password) => secret(password.expose()),
+            None if user == Credentials::anonymous().user => Credentials::anonymous().password,
+            None => ask_password(&user, url)?,
+        },
+    };
+    Ok(Credentials { user, password })
+}
+
+fn ask_password(user: &[u8], url: &RemoteUrl) -> Result<Secret<Vec<u8>>, CliError> {
+    let user = escape_for_display(user);
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::Usage(format!(
+            "no password for {user} at {}: set {PASSWORD_VARIABLE}, or write it to ~/.netrc",
+            url.host
+        )));
+    }
+    let prompt = format!("Password of {user} at {}: ", url.host);
+    let password = rpassword::prompt_password(prompt).map_err(|error| CliError::failed(&error))?;
+    Ok(Secret::new(password.into_bytes()))
+}
+
+/// The text of the `.netrc`; `None` if there is none.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the user's own file, named on the command line or by convention"
+)]
+fn read_netrc(args: &SiteArgs) -> Result<Option<String>, CliError> {
+    let path = match &args.netrc_file {
+        Some(path) => path.clone(),
+        None => match std::env::home_dir() {
+            Some(home) => home.join(".netrc"),
+            None => return Ok(None),
+        },
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && args.netrc_file.is_none() => {
+            Ok(None)
+        }
+        Err(error) => Err(CliError::Usage(format!(
+            "cannot read {}: {error}",
+            path.display()
+        ))),
+    }
+}
+
+/// Parses a URL of the command line.
+pub(super) fn parse_url(text: &str) -> Result<RemoteUrl, String> {
+    RemoteUrl::parse(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn urls(texts: &[&str]) -> Vec<RemoteUrl> {
+        texts
+            .iter()
+            .map(|text| RemoteUrl::parse(text).expect("a URL"))
+            .collect()
+    }
+
+    #[test]
+    fn one_command_is_about_one_server_and_one_user() {
+        assert!(one_server(&urls(&["ftp://a@h/x", "ftp://a@h/y"])).is_ok());
+        for other in ["ftp://a@i/y", "ftp://b@h/y", "ftp://a@h:2121/y"] {
+            let error = one_server(&urls(&["ftp://a@h/x", other])).expect_err("differs");
+            assert!(error.to_string().contains("different"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_password_of_the_url_goes_over_all_others() {
+        let netrc = tempfile::NamedTempFile::new().expect("a file");
+        std::io::Write::write_all(
+            &mut netrc.as_file(),
+            b"machine h login alice password fromnetrc",
+        )
+        .expect("written");
+        let args = SiteArgs {
+            json: false,
+            quiet: false,
+            verbose: false,
+            active: false,
+            timeout: 1,
+            retries: 0,
+            netrc_file: Some(netrc.path().to_path_buf()),
+        };
+        let found = |url: &str| {
+            let url = RemoteUrl::parse(url).expect("a URL");
+            let credentials = credentials(&args, &url).expect("credentials");
+            (credentials.user, credentials.password.expose().clone())
+        };
+        let pair = |user: &str, password: &str| (user.into(), password.into());
+        assert_eq!(found("ftp://alice:inurl@h/"), pair("alice", "inurl"));
+        assert_eq!(found("ftp://alice@h/"), pair("alice", "fromnetrc"));
+        assert_eq!(found("ftp://h/"), pair("alice", "fromnetrc"));
+        assert_eq!(found("ftp://other/"), pair("anonymous", "anonymous@"));
+    }
+}
