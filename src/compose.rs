@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -104,6 +105,7 @@ pub(crate) fn make_private_directory(path: &Path) -> io::Result<()> {
 /// A server that accepts.
 pub(crate) struct Server {
     drain: Drain,
+    addresses: Vec<SocketAddr>,
     homes: Arc<Homes>,
     ftp: Arc<FtpService>,
     slots: ConnectionSlots,
@@ -141,6 +143,7 @@ impl Server {
         let ftp = Arc::new(FtpService::new(ftp_config(config), door));
         let slots = ConnectionSlots::new(connection_limits(config));
         let drain = Drain::new();
+        let addresses = listeners.iter().map(Listener::local_address).collect();
         for listener in listeners {
             tracing::info!(protocol = "ftp", address = %listener.local_address(), "listening");
             let options = AcceptOptions::new(slots.clone());
@@ -155,6 +158,7 @@ impl Server {
         tokio::spawn(Arc::clone(&homes).recover());
         Ok(Self {
             drain,
+            addresses,
             homes,
             ftp,
             slots,
@@ -163,6 +167,11 @@ impl Server {
             store,
             _lock: lock,
         })
+    }
+
+    /// Where it listens.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Uses what can be changed while running, for sessions that start from now on.

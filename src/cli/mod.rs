@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod cat;
+mod demo;
 mod exit;
 mod get;
 mod hash;
@@ -35,6 +36,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show what Wharf does, on this machine: upload, cut, resume, verify, quota, jail.
+    Demo(demo::Args),
     /// Serve files to many users.
     Serve(serve::Args),
     /// Manage the accounts that may log in.
@@ -64,6 +67,7 @@ enum Command {
 /// Runs what the command line says.
 pub(crate) fn run() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
         Command::Serve(args) => serve::run(args),
         Command::User(args) => user::run(args),
         Command::Get(args) => get::run(args),
@@ -80,7 +84,9 @@ pub(crate) fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("wharf: {error}");
+            if !matches!(error, CliError::Told(_)) {
+                eprintln!("wharf: {error}");
+            }
             error.exit_code()
         }
     }

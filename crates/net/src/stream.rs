@@ -4,7 +4,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -33,6 +35,19 @@ impl Stream {
         if let Self::Tcp(socket) = self {
             // Failing only costs time, and only on a socket that is already broken.
             let _ = socket.set_nodelay(true);
+        }
+    }
+}
+
+impl Stream {
+    /// Whether the peer sees a reset when the stream is dropped, even when the
+    /// process is killed, or an end like any other (SO_LINGER with no time).
+    /// A stream that is no TCP connection has nothing to set.
+    pub fn set_reset_on_drop(&self, reset: bool) {
+        if let Self::Tcp(socket) = self {
+            let linger = reset.then_some(Duration::ZERO);
+            // Failing leaves the ordinary end.
+            let _ = SockRef::from(socket).set_linger(linger);
         }
     }
 }

@@ -162,6 +162,9 @@ impl Shell {
     }
 
     fn tell(&self, error: &CliError) {
+        if matches!(error, CliError::Told(_)) {
+            return;
+        }
         self.site.output.trouble(
             &error.to_string(),
             || json!({"event": "error", "kind": error.kind_name(), "message": error.to_string()}),

@@ -60,6 +60,9 @@ impl FtpSession {
             // The caller took the offset from what stands there, so its end is the offset.
             WriteStart::At(_) => self.start("APPE", path.as_bytes(), 0).await?,
         };
+        // The end of the connection is the end of the file (RFC 959 §3.4.1): an
+        // upload that is dropped half-way must not end like one that is done.
+        data.set_reset_on_drop(true);
         Ok(FtpWrite {
             stall: self.server.deadlines.stall,
             control: &mut self.control,
@@ -308,6 +311,7 @@ impl FtpWrite<'_> {
     }
 
     async fn hear_end(mut self) -> Result<(), ClientError> {
+        self.data.set_reset_on_drop(false);
         let ended = timeout(self.stall, async {
             self.data.flush().await?;
             self.data.shutdown().await
