@@ -211,27 +211,20 @@ fn parse_unix(line: &[u8], now: SystemTime) -> Option<RemoteEntry> {
         b'b' | b'c' | b'p' | b's' | b'D' | b'?' => EntryKind::Other,
         _ => return None,
     };
-    // The size is the field before the month; what stands before it varies.
+    // The size is the field before the date; what stands before it varies.
     let mut before: Vec<&[u8]> = Vec::with_capacity(5);
-    let (month, day) = loop {
-        let field = fields.next()?;
-        if let Some(month) = month_number(field).filter(|_| !before.is_empty()) {
-            break (month, small(fields.next()?)?);
-        }
-        // Day first: `1024 23 Oct 14:11 name`.
-        if before.len() >= 3
-            && let (Some(day), Some(month)) = (small(field), fields.peek().and_then(month_number))
-            && number(before.last()?).is_some()
+    let (modified, precision) = loop {
+        if !before.is_empty()
+            && let Some((date, rest)) = unix_date(fields, &before)
         {
-            fields.next();
-            break (month, day);
+            fields = rest;
+            break unix_time(date, now)?;
         }
-        before.push(field);
+        before.push(fields.next()?);
         if before.len() > 6 {
             return None;
         }
     };
-    let year_or_time = fields.next()?;
     let name = fields.rest();
     let mut entry = RemoteEntry::new(name.to_vec(), kind);
     entry.mode = mode_bits(mode);
@@ -242,19 +235,51 @@ fn parse_unix(line: &[u8], now: SystemTime) -> Option<RemoteEntry> {
         let arrow = name.windows(4).position(|window| window == b" -> ");
         entry.name.truncate(arrow.unwrap_or(name.len()));
     }
-    (entry.modified, entry.precision) = unix_time(year_or_time, month, day, now)?;
+    entry.modified = modified;
+    entry.precision = precision;
     entry.is_listed_directory = matches!(entry.name.as_slice(), b"." | b"..");
     (!entry.name.is_empty()).then_some(entry)
 }
 
-/// A year, or the time of day in the last twelve months.
-fn unix_time(
-    field: &[u8],
+/// A date of `ls -l`: its last part is the time of day in the last twelve months.
+struct UnixDate<'a> {
     month: u8,
     day: u8,
-    now: SystemTime,
-) -> Option<(Option<SystemTime>, Precision)> {
-    if let Some(time) = clock(field) {
+    year_or_time: &'a [u8],
+}
+
+/// The date at the begin of `fields`, and the fields after it. `Nov 21 08:50` or
+/// `21 Nov 08:50`, each with a year for the time.
+///
+/// A size or a numeric group before `Nov` may look like a day, and an owner may
+/// be called `jan`; all three parts together leave no doubt: a day never has
+/// four digits or a colon, a year or time always has.
+fn unix_date<'a>(fields: Fields<'a>, before: &[&[u8]]) -> Option<(UnixDate<'a>, Fields<'a>)> {
+    let mut rest = fields;
+    let (first, second, year_or_time) = (rest.next()?, rest.next()?, rest.next()?);
+    if clock(year_or_time).is_none() && year(year_or_time).is_none() {
+        return None;
+    }
+    let (month, day) = match (month_number(first), month_number(second)) {
+        (Some(month), _) => (month, day_of_month(second)?),
+        // Links, owner and a size come before a date whose day is first.
+        (None, Some(month)) if before.len() >= 3 => {
+            number(before.last()?)?;
+            (month, day_of_month(first)?)
+        }
+        _ => return None,
+    };
+    let date = UnixDate {
+        month,
+        day,
+        year_or_time,
+    };
+    Some((date, rest))
+}
+
+fn unix_time(date: UnixDate<'_>, now: SystemTime) -> Option<(Option<SystemTime>, Precision)> {
+    let UnixDate { month, day, .. } = date;
+    if let Some(time) = clock(date.year_or_time) {
         let year = to_utc(now).year();
         let this_year = moment(year, month, day, time);
         // A day ahead of us is a server in another time zone, more is last year.
@@ -265,8 +290,18 @@ fn unix_time(
         };
         return Some((modified, Precision::Minute));
     }
-    let year = i32::try_from(number(field)?).ok()?;
+    let year = year(date.year_or_time)?;
     Some((moment(year, month, day, (0, 0)), Precision::Day))
+}
+
+fn year(digits: &[u8]) -> Option<i32> {
+    i32::try_from(number(digits)?)
+        .ok()
+        .filter(|_| digits.len() == 4)
+}
+
+fn day_of_month(digits: &[u8]) -> Option<u8> {
+    small(digits).filter(|day| (1..=31).contains(day))
 }
 
 fn moment(year: i32, month: u8, day: u8, (hour, minute): (u8, u8)) -> Option<SystemTime> {
@@ -306,6 +341,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 }
 
 /// Fields with runs of spaces between them; the rest of the line stays whole.
+#[derive(Clone, Copy)]
 struct Fields<'a> {
     rest: &'a [u8],
 }
@@ -319,10 +355,6 @@ impl<'a> Fields<'a> {
         let (field, rest) = Self::split(self.rest)?;
         self.rest = rest;
         Some(field)
-    }
-
-    fn peek(&self) -> Option<&'a [u8]> {
-        Self::split(self.rest).map(|(field, _)| field)
     }
 
     fn split(text: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
@@ -491,6 +523,117 @@ mod tests {
                 .and_then(|entry| entry.mode),
             Some(0o750)
         );
+    }
+
+    #[test]
+    fn numeric_owners_groups_and_sizes_are_not_taken_for_days() {
+        use EntryKind::{Directory, File, Other, Symlink};
+        let november = at(1_730_451_000);
+        for (text, name, kind, size, modified) in [
+            // vsftpd without text_userdb_names.
+            (
+                "drwxr-xr-x    2 1000     1000         4096 Nov 01 08:50 dir",
+                "dir",
+                Directory,
+                None,
+                november,
+            ),
+            (
+                "drwxr-xr-x 2 1000 1000 4096 Nov 01 08:50 dir",
+                "dir",
+                Directory,
+                None,
+                november,
+            ),
+            (
+                "-rw-r--r--    1 0        0              12 Nov 01 08:50 12 Nov 01 08:50",
+                "12 Nov 01 08:50",
+                File,
+                Some(12),
+                november,
+            ),
+            (
+                "-rw-------    1 100      101             1 Nov 01 08:50 2024 report",
+                "2024 report",
+                File,
+                Some(1),
+                november,
+            ),
+            (
+                "-rw-r--r--    1 0        12              0 Jun 15  1998 empty",
+                "empty",
+                File,
+                Some(0),
+                at(897_868_800),
+            ),
+            // Pure-FTPd.
+            (
+                "-rw-r--r--    1 1000       1000             21 Nov  1 08:50 21 Nov 2024",
+                "21 Nov 2024",
+                File,
+                Some(21),
+                november,
+            ),
+            (
+                "drwxr-xr-x    3 12         31             4096 Nov  1 08:50 .",
+                ".",
+                Directory,
+                None,
+                november,
+            ),
+            (
+                "lrwxrwxrwx    1 12         31                4 Nov  1 08:50 ln -> 4 Nov",
+                "ln",
+                Symlink,
+                None,
+                november,
+            ),
+            // ProFTPD.
+            (
+                "-rw-r--r--   1 1000     1000           31 Jun 15  1998 1998",
+                "1998",
+                File,
+                Some(31),
+                at(897_868_800),
+            ),
+            (
+                "-rw-r--r--   1 jan      may            31 Nov  1 08:50 may 1 2024",
+                "may 1 2024",
+                File,
+                Some(31),
+                november,
+            ),
+            // GNU ls, with a device and with the day first.
+            (
+                "crw-rw-rw- 1 0 0 1, 3 Nov  1 08:50 null",
+                "null",
+                Other,
+                None,
+                november,
+            ),
+            (
+                "-rw-r--r-- 1 1000 1000 12 1 Nov 08:50 12 Nov",
+                "12 Nov",
+                File,
+                Some(12),
+                november,
+            ),
+            (
+                "-rw-r--r-- 1 1000 1000 4096 15 Jun 1998 old",
+                "old",
+                File,
+                Some(4096),
+                at(897_868_800),
+            ),
+        ] {
+            let read = parse_list_line(text.as_bytes(), now()).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(String::from_utf8_lossy(&read.name), name, "{text}");
+            assert_eq!(
+                (read.kind, read.size, read.modified),
+                (kind, size, modified),
+                "{text}"
+            );
+        }
     }
 
     proptest! {
