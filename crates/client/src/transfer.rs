@@ -150,14 +150,7 @@ impl Transfers {
     /// # Errors
     /// [`ClientError`]; what had arrived is kept for a later download unless it proved wrong.
     pub async fn download(&self, download: &Download) -> Result<Outcome, ClientError> {
-        let job = Job {
-            direction: Direction::Download,
-            name: download.local.as_relative_bytes(),
-        };
-        self.attempts(job, async |attempt| {
-            self.download_once(download, attempt).await
-        })
-        .await
+        self.attempts(Job::Download(download)).await
     }
 
     /// Uploads one file.
@@ -165,20 +158,11 @@ impl Transfers {
     /// # Errors
     /// [`ClientError`]; what had arrived stays on the server as the server pleases.
     pub async fn upload(&self, upload: &Upload) -> Result<Outcome, ClientError> {
-        let job = Job {
-            direction: Direction::Upload,
-            name: upload.remote.as_bytes(),
-        };
-        self.attempts(job, async |attempt| self.upload_once(upload, attempt).await)
-            .await
+        self.attempts(Job::Upload(upload)).await
     }
 
-    /// Runs `once` until it succeeds, fails for good or has failed too often.
-    async fn attempts(
-        &self,
-        job: Job<'_>,
-        once: impl AsyncFn(&mut Attempt<'_>) -> Result<Done, ClientError>,
-    ) -> Result<Outcome, ClientError> {
+    /// Tries the job until it succeeds, fails for good or has failed too often.
+    async fn attempts(&self, job: Job<'_>) -> Result<Outcome, ClientError> {
         let mut attempt = Attempt {
             job,
             id: TransferId(self.next_id.fetch_add(1, Ordering::Relaxed)),
@@ -193,14 +177,14 @@ impl Transfers {
         let started = Instant::now();
         loop {
             let moved_before = attempt.moved_bytes();
-            let result = self.until_cancelled(once(&mut attempt)).await;
+            let result = self.until_cancelled(self.once(&mut attempt)).await;
             let error = match result {
                 Ok(done) => {
                     let outcome = attempt.outcome(done, started.elapsed());
                     self.observer.observe(Event::Finished {
                         id: attempt.id,
-                        direction: job.direction,
-                        name: job.name,
+                        direction: job.direction(),
+                        name: job.name(),
                         outcome: &outcome,
                     });
                     return Ok(outcome);
@@ -214,12 +198,19 @@ impl Transfers {
             if !self.wait_for_retry(&mut attempt, &error).await {
                 self.observer.observe(Event::Failed {
                     id: attempt.id,
-                    direction: job.direction,
-                    name: job.name,
+                    direction: job.direction(),
+                    name: job.name(),
                     error: &error,
                 });
                 return Err(error);
             }
+        }
+    }
+
+    async fn once(&self, attempt: &mut Attempt<'_>) -> Result<Done, ClientError> {
+        match attempt.job {
+            Job::Download(download) => self.download_once(download, attempt).await,
+            Job::Upload(upload) => self.upload_once(upload, attempt).await,
         }
     }
 
@@ -262,7 +253,7 @@ impl Transfers {
         };
         self.observer.observe(Event::Retrying {
             id: attempt.id,
-            name: attempt.job.name,
+            name: attempt.job.name(),
             attempt: attempt.number,
             after,
             error,
@@ -710,11 +701,29 @@ impl Transfers {
     }
 }
 
-/// What a transfer is called in events.
+/// What the attempts are made at. No closure: the compiler does not see that
+/// the futures of an asynchronous one are `Send`.
 #[derive(Debug, Clone, Copy)]
-struct Job<'a> {
-    direction: Direction,
-    name: &'a [u8],
+enum Job<'a> {
+    Download(&'a Download),
+    Upload(&'a Upload),
+}
+
+impl<'a> Job<'a> {
+    fn direction(self) -> Direction {
+        match self {
+            Self::Download(_) => Direction::Download,
+            Self::Upload(_) => Direction::Upload,
+        }
+    }
+
+    /// What the transfer is called in events.
+    fn name(self) -> &'a [u8] {
+        match self {
+            Self::Download(download) => download.local.as_relative_bytes(),
+            Self::Upload(upload) => upload.remote.as_bytes(),
+        }
+    }
 }
 
 /// What the attempts at one file share.
@@ -759,8 +768,8 @@ impl Attempt<'_> {
     ) {
         transfers.observer.observe(Event::Started {
             id: self.id,
-            direction: self.job.direction,
-            name: self.job.name,
+            direction: self.job.direction(),
+            name: self.job.name(),
             size,
             offset,
             evidence,
