@@ -83,6 +83,12 @@ impl LineDecoder {
         Some(self.finish())
     }
 
+    /// Whether the line that has not ended yet is over the bound already: its
+    /// end will give [`Line::TooLong`], if it ever comes.
+    pub fn is_overlong(&self) -> bool {
+        self.overlong
+    }
+
     fn take(&mut self, byte: u8) {
         match self.telnet {
             Telnet::Off => self.push(byte),

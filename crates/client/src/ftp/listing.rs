@@ -50,7 +50,8 @@ impl FtpSession {
                         self.list_style = ListStyle::AllNames;
                         self.list_plainly(path).await
                     }
-                    other => other,
+                    Err(error) => Err(self.why_closed(path, error).await),
+                    listed => listed,
                 }
             }
             ListStyle::AllNames | ListStyle::Plain => self.list_plainly(path).await,
@@ -61,6 +62,10 @@ impl FtpSession {
     /// spaces, wildcards and a leading `-` apart in many ways.
     async fn list_plainly(&mut self, path: &VirtualPath) -> Result<Vec<RemoteEntry>, ClientError> {
         self.enter(path).await?;
+        self.list_here().await
+    }
+
+    async fn list_here(&mut self) -> Result<Vec<RemoteEntry>, ClientError> {
         if self.list_style == ListStyle::AllNames {
             match self.receive_lines("LIST", b"-a", as_list).await {
                 Ok(entries) if !entries.is_empty() => return Ok(entries),
@@ -84,8 +89,64 @@ impl FtpSession {
     }
 
     async fn enter(&mut self, path: &VirtualPath) -> Result<(), ClientError> {
+        match self.try_to_enter(path).await {
+            Err(error) => Err(self.why_closed(path, error).await),
+            entered => entered,
+        }
+    }
+
+    async fn try_to_enter(&mut self, path: &VirtualPath) -> Result<(), ClientError> {
         self.control.complete("CWD", path.as_bytes()).await?;
         Ok(())
+    }
+
+    /// What a bare 550 to CWD or MLSD means. vsftpd has the same words for a
+    /// directory that is missing, a file and a directory that nobody may enter.
+    async fn why_closed(&mut self, path: &VirtualPath, error: ClientError) -> ClientError {
+        let said = match &error {
+            ClientError::Refused(said) if said.code == 550 => said.clone(),
+            _ => return error,
+        };
+        let found = if self.features.facts {
+            self.stat_by_facts(path).await
+        } else {
+            self.find_from_above(path).await
+        };
+        match found {
+            Ok(entry) if matches!(entry.kind, EntryKind::File | EntryKind::Other) => {
+                ClientError::NotADirectory
+            }
+            Err(ClientError::NotFound(_)) => ClientError::NotFound(Some(said)),
+            Err(other) if other.ends_session() => other,
+            _ => error,
+        }
+    }
+
+    /// Looks for `path` in the listing of the directory above it. Where that
+    /// cannot be entered, the one above it tells whether it is there at all.
+    async fn find_from_above(&mut self, path: &VirtualPath) -> Result<RemoteEntry, ClientError> {
+        let mut below = path.clone();
+        let mut closed = None;
+        while let (Some(directory), Some(name)) = (below.parent(), below.file_name()) {
+            match self.try_to_enter(&directory).await {
+                Ok(()) => {
+                    let entry = self.find_here(name).await?;
+                    return closed.map_or(Ok(entry), Err);
+                }
+                Err(error) if error.ends_session() => return Err(error),
+                Err(error) => closed = Some(error),
+            }
+            below = directory;
+        }
+        Err(closed.unwrap_or(ClientError::NotFound(None)))
+    }
+
+    async fn find_here(&mut self, name: &[u8]) -> Result<RemoteEntry, ClientError> {
+        self.list_here()
+            .await?
+            .into_iter()
+            .find(|entry| entry.name == name)
+            .ok_or(ClientError::NotFound(None))
     }
 
     async fn receive_lines(
@@ -94,36 +155,17 @@ impl FtpSession {
         argument: &[u8],
         parse: fn(&[u8], SystemTime) -> Option<RemoteEntry>,
     ) -> Result<Vec<RemoteEntry>, ClientError> {
-        let now = SystemTime::now();
+        let mut listing = Listing::new(parse, SystemTime::now(), BOUNDS);
         let mut read = self.receive(verb, argument).await?;
-        let mut decoder = LineDecoder::without_telnet(MAX_REPLY_BYTES);
-        let mut buffer = BytesMut::new();
         let mut chunk = vec![0; 32 * 1024];
-        let mut entries = Vec::new();
-        let mut received: u64 = 0;
         loop {
             let count = read.read_some(&mut chunk).await?;
             if count == 0 {
-                // A last line without a line end is a line too.
-                buffer.extend_from_slice(b"\n");
-            }
-            buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());
-            received += count as u64;
-            while let Some(line) = decoder.decode(&mut buffer) {
-                let Line::Complete(line) = line else {
-                    return Err(ClientError::Protocol(
-                        "a line of a listing is too long".to_owned(),
-                    ));
-                };
-                entries.extend(parse(&line, now).filter(is_entry));
-            }
-            if entries.len() > MAX_ENTRIES || received > MAX_LISTING_BYTES {
-                return Err(ClientError::Protocol("a listing does not end".to_owned()));
-            }
-            if count == 0 {
                 break;
             }
+            listing.take(chunk.get(..count).unwrap_or_default())?;
         }
+        let entries = listing.finish()?;
         read.hear_end().await?;
         Ok(entries)
     }
@@ -158,7 +200,10 @@ impl FtpSession {
         let name = path.file_name().unwrap_or_default().to_vec();
         let size = self.control.exchange("SIZE", path.as_bytes()).await?;
         if is_not_understood(&size) {
-            return self.stat_by_listing(path).await;
+            if path.is_root() {
+                return Ok(RemoteEntry::new(name, EntryKind::Directory));
+            }
+            return self.find_from_above(path).await;
         }
         if size.code() == ReplyCode::FILE_STATUS {
             let mut entry = RemoteEntry::new(name, EntryKind::File);
@@ -176,18 +221,76 @@ impl FtpSession {
         }
         Err(missing(&size))
     }
+}
 
-    /// Looks the name up in its directory's listing.
-    async fn stat_by_listing(&mut self, path: &VirtualPath) -> Result<RemoteEntry, ClientError> {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Ok(RemoteEntry::new(Vec::new(), EntryKind::Directory));
-        };
-        self.list_plainly(&parent)
-            .await?
-            .into_iter()
-            .find(|entry| entry.name == name)
-            .ok_or(ClientError::NotFound(None))
+/// A listing as it comes in.
+struct Listing {
+    parse: fn(&[u8], SystemTime) -> Option<RemoteEntry>,
+    now: SystemTime,
+    decoder: LineDecoder,
+    buffer: BytesMut,
+    entries: Vec<RemoteEntry>,
+    received_bytes: u64,
+    bounds: Bounds,
+}
+
+/// The most that one listing may hold: beyond it a server is broken or hostile.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    entries: usize,
+    bytes: u64,
+}
+
+const BOUNDS: Bounds = Bounds {
+    entries: 2_000_000,
+    bytes: 512 * 1024 * 1024,
+};
+
+impl Listing {
+    fn new(
+        parse: fn(&[u8], SystemTime) -> Option<RemoteEntry>,
+        now: SystemTime,
+        bounds: Bounds,
+    ) -> Self {
+        Self {
+            parse,
+            now,
+            decoder: LineDecoder::without_telnet(MAX_REPLY_BYTES),
+            buffer: BytesMut::new(),
+            entries: Vec::new(),
+            received_bytes: 0,
+            bounds,
+        }
     }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        self.buffer.extend_from_slice(bytes);
+        self.received_bytes += bytes.len() as u64;
+        while let Some(line) = self.decoder.decode(&mut self.buffer) {
+            let Line::Complete(line) = line else {
+                return Err(line_too_long());
+            };
+            self.entries
+                .extend((self.parse)(&line, self.now).filter(is_entry));
+        }
+        if self.decoder.is_overlong() {
+            return Err(line_too_long());
+        }
+        if self.entries.len() > self.bounds.entries || self.received_bytes > self.bounds.bytes {
+            return Err(ClientError::Protocol("a listing does not end".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// All entries; a last line without a line end is a line too.
+    fn finish(mut self) -> Result<Vec<RemoteEntry>, ClientError> {
+        self.take(b"\n")?;
+        Ok(self.entries)
+    }
+}
+
+fn line_too_long() -> ClientError {
+    ClientError::Protocol("a line of a listing is too long".to_owned())
 }
 
 fn as_facts(line: &[u8], _: SystemTime) -> Option<RemoteEntry> {
@@ -214,8 +317,54 @@ fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
-/// Most entries of one directory: beyond it a listing is broken or hostile.
-const MAX_ENTRIES: usize = 2_000_000;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Most bytes of one listing.
-const MAX_LISTING_BYTES: u64 = 512 * 1024 * 1024;
+    fn listing(entries: usize, bytes: u64) -> Listing {
+        Listing::new(as_facts, SystemTime::UNIX_EPOCH, Bounds { entries, bytes })
+    }
+
+    #[test]
+    fn a_listing_is_given_up_one_entry_past_its_bound() {
+        let mut endless = listing(3, 1000);
+        for name in ["a", "b", "c"] {
+            let line = format!("type=file; {name}\r\n");
+            endless.take(line.as_bytes()).expect("within the bound");
+        }
+        let refused = endless.take(b"type=file; d\r\n");
+        assert!(matches!(refused, Err(ClientError::Protocol(_))));
+    }
+
+    #[test]
+    fn lines_that_are_no_entries_count_as_bytes() {
+        let mut endless = listing(3, 10);
+        endless.take(b"junk\njunk\n").expect("within the bound");
+        let refused = endless.take(b"\n");
+        assert!(matches!(refused, Err(ClientError::Protocol(_))));
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_kept() {
+        let mut endless = listing(3, u64::MAX);
+        endless
+            .take(&vec![b'x'; MAX_REPLY_BYTES])
+            .expect("may still end");
+        let refused = endless.take(b"x");
+        assert!(matches!(refused, Err(ClientError::Protocol(_))));
+    }
+
+    #[test]
+    fn the_last_line_needs_no_end_and_an_empty_listing_has_no_entries() {
+        let mut cut = listing(3, 1000);
+        cut.take(b"type=file; a\r\ntype=dir; b").expect("fits");
+        let names: Vec<_> = cut
+            .finish()
+            .expect("fits")
+            .into_iter()
+            .map(|e| e.name)
+            .collect();
+        assert_eq!(names, [b"a", b"b"]);
+        assert_eq!(listing(3, 1000).finish().expect("fits").len(), 0);
+    }
+}

@@ -251,6 +251,10 @@ impl ReplyDecoder {
                 return Ok(Some(reply));
             }
         }
+        // Not to wait for the end of a line that may have none.
+        if self.lines.is_overlong() {
+            return Err(ReplyError::TooLong);
+        }
         Ok(None)
     }
 
@@ -392,6 +396,12 @@ mod tests {
             decoder.decode(&mut buffer).err()
         });
         assert_eq!(result, Some(ReplyError::TooLong));
+        let mut buffer = BytesMut::from(&b"220 "[..]);
+        buffer.extend_from_slice(&vec![b'x'; MAX_REPLY_BYTES - 4]);
+        let mut decoder = ReplyDecoder::default();
+        assert_eq!(decoder.decode(&mut buffer), Ok(None), "it may still end");
+        buffer.extend_from_slice(b"x");
+        assert_eq!(decoder.decode(&mut buffer), Err(ReplyError::TooLong));
         let mut garbage = BytesMut::from(&b"SSH-2.0-OpenSSH\r\n"[..]);
         assert_eq!(
             ReplyDecoder::default().decode(&mut garbage),
