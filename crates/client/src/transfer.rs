@@ -169,7 +169,7 @@ impl Transfers {
             number: 1,
             retries: 0,
             moved: AtomicU64::new(0),
-            was_whole: false,
+            was_whole: true,
             must_be_whole: false,
             size: 0,
             verified: Verified::No,
@@ -177,6 +177,7 @@ impl Transfers {
         let started = Instant::now();
         loop {
             let moved_before = attempt.moved_bytes();
+            attempt.was_whole = true;
             let result = self.until_cancelled(self.once(&mut attempt)).await;
             let error = match result {
                 Ok(done) => {
@@ -234,9 +235,13 @@ impl Transfers {
     /// Whether another attempt makes sense; then the wait before it is over.
     async fn wait_for_retry(&self, attempt: &mut Attempt<'_>, error: &ClientError) -> bool {
         let passing = error.is_transient() || matches!(error, ClientError::SizeMismatch { .. });
-        // A resumed file that proved wrong was resumed wrongly: once more, from its begin.
-        let resumed_wrongly =
-            matches!(error, ClientError::DigestMismatch { .. }) && !attempt.was_whole;
+        // A resumed file that proved wrong was resumed wrongly, and some servers
+        // announce REST and refuse it: once more, from the first byte.
+        let resumed_wrongly = !attempt.was_whole
+            && matches!(
+                error,
+                ClientError::DigestMismatch { .. } | ClientError::Unsupported(_)
+            );
         if !(passing || resumed_wrongly)
             || attempt.retries >= self.options.retries
             || self.cancel.is_cancelled()
@@ -735,7 +740,7 @@ struct Attempt<'a> {
     /// Attempts since the last one that got far.
     retries: u32,
     moved: AtomicU64,
-    /// The last attempt started at the first byte.
+    /// The last attempt started at the first byte, or failed before it started.
     was_whole: bool,
     /// What was left has proven wrong: the next attempt starts at the first byte.
     must_be_whole: bool,

@@ -1,7 +1,7 @@
 //! Data connections: opened either way, read and written with a stall deadline, ended by a reply.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -14,7 +14,7 @@ use wharf_proto::ftp::address::{format_eprt, format_port, parse_epsv, parse_pasv
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
 
 use super::control::Control;
-use super::refusal::{is_not_understood, refusal};
+use super::refusal::refusal;
 use super::{DataMode, FtpSession};
 use crate::error::{ClientError, Waiting};
 use crate::remote::{Answer, RemoteRead, RemoteWrite, WriteStart};
@@ -119,10 +119,10 @@ impl FtpSession {
             .await?;
         match reply.code() {
             code if code.is_intermediate() => Ok(()),
-            _ if is_not_understood(&reply) => Err(ClientError::Unsupported(
+            code if code.is_transient_refusal() => Err(refusal(&reply)),
+            _ => Err(ClientError::Unsupported(
                 "start a transfer in the middle of a file",
             )),
-            _ => Err(refusal(&reply)),
         }
     }
 
@@ -131,9 +131,7 @@ impl FtpSession {
             match self.connect_with_epsv().await {
                 Ok(stream) => return Ok(stream),
                 // What has ended the session would end PASV too.
-                Err(error) if error.ends_session() && !is_data_timeout(&error) => {
-                    return Err(error);
-                }
+                Err(error) if !self.control.is_in_step() => return Err(error),
                 // PASV has no form for IPv6.
                 Err(error) if self.control.peer.is_ipv6() => return Err(error),
                 Err(_) => {}
@@ -194,7 +192,7 @@ impl FtpSession {
         if reply.code().is_completion() {
             return Ok(listener);
         }
-        let std::net::IpAddr::V4(ip) = here.ip() else {
+        let IpAddr::V4(ip) = here.ip() else {
             return Err(unexpected(&reply));
         };
         let argument = format_port(ip, here.port());
@@ -206,18 +204,10 @@ impl FtpSession {
     /// cannot connect says so on the control connection.
     async fn accept(&mut self, listener: TcpListener) -> Result<Stream, ClientError> {
         let deadline = self.server.deadlines.data_connect;
-        let expected = self.control.peer.ip().to_canonical();
-        let from_server = async {
-            loop {
-                let (socket, peer) = listener.accept().await?;
-                if peer.ip().to_canonical() == expected {
-                    return io::Result::Ok(socket);
-                }
-            }
-        };
+        let server = self.control.peer.ip();
         let socket = tokio::select! {
             biased;
-            accepted = timeout(deadline, from_server) => accepted
+            accepted = timeout(deadline, accept_from(&listener, server)) => accepted
                 .map_err(|_| data_timeout(deadline))?
                 .map_err(ClientError::DataConnect)?,
             reply = self.control.reply(Waiting::DataConnect, deadline) => {
@@ -227,14 +217,23 @@ impl FtpSession {
                 }
                 // A short transfer is over before its connection was taken up here.
                 self.control.put_back(reply);
-                let (socket, _) = timeout(LAST_WORDS, listener.accept())
+                timeout(LAST_WORDS, accept_from(&listener, server))
                     .await
                     .map_err(|_| data_timeout(LAST_WORDS))?
-                    .map_err(ClientError::DataConnect)?;
-                socket
+                    .map_err(ClientError::DataConnect)?
             }
         };
         Ok(data_stream(socket))
+    }
+}
+
+/// The first connection from `server`. Dropping the future loses none.
+async fn accept_from(listener: &TcpListener, server: IpAddr) -> io::Result<TcpStream> {
+    loop {
+        let (socket, peer) = listener.accept().await?;
+        if peer.ip().to_canonical() == server.to_canonical() {
+            return Ok(socket);
+        }
     }
 }
 
@@ -396,16 +395,6 @@ fn data_timeout(after: Duration) -> ClientError {
         waiting: Waiting::DataConnect,
         after,
     }
-}
-
-fn is_data_timeout(error: &ClientError) -> bool {
-    matches!(
-        error,
-        ClientError::Timeout {
-            waiting: Waiting::DataConnect,
-            ..
-        }
-    )
 }
 
 fn stalled(after: Duration) -> ClientError {
