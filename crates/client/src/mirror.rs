@@ -16,6 +16,7 @@ use crate::local::LocalTree;
 use crate::plan::{Action, plan};
 use crate::pool::Pool;
 use crate::progress::{Direction, DryStep, Event, LeftOut, Side};
+use crate::remote::Remote;
 use crate::transfer::{Download, Listed, Transfers, Upload};
 use crate::walk::{TreeEntry, WalkOptions, below, walk_local, walk_remote};
 
@@ -85,6 +86,7 @@ pub async fn mirror(
 }
 
 /// Makes a directory on the server and those above it; one that exists is fine.
+/// Gives the number of those that were made.
 ///
 /// # Errors
 /// [`ClientError::NotADirectory`] when something else stands there, and what MKD is refused with.
@@ -104,15 +106,29 @@ pub async fn make_directories(pool: &Pool, path: &VirtualPath) -> Result<u64, Cl
         at = directory.parent();
         missing.push(directory);
     }
-    let made = missing.len() as u64;
+    let mut made = 0;
     for directory in missing.iter().rev() {
-        match session.make_directory(directory).await {
-            // Someone else was faster.
-            Ok(()) | Err(ClientError::AlreadyExists(_)) => {}
-            Err(error) => return Err(error),
-        }
+        made += u64::from(make_or_find(&mut *session, directory).await?);
     }
     Ok(made)
+}
+
+/// Makes a directory unless it stands already: someone else may be faster.
+/// Whether it was made.
+async fn make_or_find(session: &mut dyn Remote, path: &VirtualPath) -> Result<bool, ClientError> {
+    match session.make_directory(path).await {
+        Ok(()) => Ok(true),
+        Err(ClientError::AlreadyExists(_)) => Ok(false),
+        // vsftpd does not say that it exists, only that it could not be made.
+        Err(refused @ ClientError::Refused(_)) => match session.stat(path).await {
+            Ok(entry) if matches!(entry.kind, EntryKind::Directory | EntryKind::Symlink) => {
+                Ok(false)
+            }
+            Err(error) if error.ends_session() => Err(error),
+            _ => Err(refused),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// What a mirror will do.
@@ -282,10 +298,7 @@ async fn make_one(
         Direction::Upload => {
             let absolute = below(&ends.remote, path)?;
             let mut session = transfers.pool().lease().await?;
-            match session.make_directory(&absolute).await {
-                Ok(()) | Err(ClientError::AlreadyExists(_)) => Ok(()),
-                Err(error) => Err(error),
-            }
+            make_or_find(&mut *session, &absolute).await.map(drop)
         }
     }
 }
