@@ -21,7 +21,7 @@ pub struct Pool {
     connector: Arc<dyn Connector>,
     /// One permit for each session that may be in use.
     slots: Semaphore,
-    /// Sessions that exist, in use or idle.
+    /// Sessions that exist, in use or idle, or that are being opened.
     alive: AtomicUsize,
     /// Sessions that nobody uses, and since when. A lock because leases end in
     /// any task; never held across an await.
@@ -54,18 +54,21 @@ impl Pool {
             if let Some(session) = self.idle_session().await {
                 return Ok(self.lent(session, permit));
             }
-            match self.connector.connect().await {
+            let place = Place::take(&self.alive);
+            let error = match self.connector.connect().await {
                 Ok(session) => {
-                    self.alive.fetch_add(1, Ordering::Relaxed);
+                    place.keep();
                     return Ok(self.lent(session, permit));
                 }
-                Err(ClientError::TooManyConnections(said))
-                    if self.alive.load(Ordering::Relaxed) > 0 =>
-                {
+                Err(error) => error,
+            };
+            let others = place.leave();
+            match error {
+                ClientError::TooManyConnections(said) if others > 0 => {
                     tracing::debug!(%said, "the server allows no more sessions");
                     permit.forget();
                 }
-                Err(error) => return Err(error),
+                error => return Err(error),
             }
         }
     }
@@ -135,6 +138,35 @@ impl std::fmt::Debug for Pool {
         f.debug_struct("Pool")
             .field("alive", &self.alive)
             .finish_non_exhaustive()
+    }
+}
+
+/// The place of a session that is being opened; given up when it is dropped.
+struct Place<'p>(&'p AtomicUsize);
+
+impl<'p> Place<'p> {
+    fn take(alive: &'p AtomicUsize) -> Self {
+        alive.fetch_add(1, Ordering::Relaxed);
+        Self(alive)
+    }
+
+    /// The session is open and counts from now on.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+
+    /// Gives the place up; how many others there are. Of several that give up
+    /// at once the last one finds none.
+    fn leave(self) -> usize {
+        let before = self.0.fetch_sub(1, Ordering::Relaxed);
+        std::mem::forget(self);
+        before.saturating_sub(1)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
