@@ -4,6 +4,8 @@ mod backoff;
 mod batch;
 mod error;
 mod expand;
+#[cfg(test)]
+mod fake;
 mod filter;
 mod ftp;
 mod limit;

@@ -447,6 +447,9 @@ fn target_side(direction: Direction) -> Side {
 }
 
 #[cfg(test)]
+mod with_server;
+
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

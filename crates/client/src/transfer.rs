@@ -953,3 +953,6 @@ const PROGRESS_BYTES: u64 = 1024 * 1024;
 
 /// How long a cancelled transfer may take to leave what it has in order.
 const ORDERLY_END: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;
