@@ -101,10 +101,12 @@ impl FtpSession {
     }
 
     /// What a bare 550 to CWD or MLSD means. vsftpd has the same words for a
-    /// directory that is missing, a file and a directory that nobody may enter.
+    /// directory that is missing, a file and a directory that nobody may enter;
+    /// Pure-FTPd says of a file that is no directory that it does not exist.
     async fn why_closed(&mut self, path: &VirtualPath, error: ClientError) -> ClientError {
         let said = match &error {
             ClientError::Refused(said) if said.code == 550 => said.clone(),
+            ClientError::NotFound(Some(said)) if self.features.facts => said.clone(),
             _ => return error,
         };
         let found = if self.features.facts {

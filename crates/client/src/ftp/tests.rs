@@ -314,6 +314,8 @@ async fn missing_forbidden_and_no_directories_are_told_apart_without_words() {
     server.put("/file", b"12345", NEW_YEAR_2020);
     server.make_directory("/closed");
     server.always("MLSD /closed", Act::Say("550 No."));
+    // The words of Pure-FTPd.
+    server.always("MLSD /file", Act::Say("550 Can't check for file existence"));
     let mut session = server.session().await;
     for (directory, kind) in [
         ("/none", ErrorKind::NotFound),
