@@ -154,6 +154,7 @@ impl Control {
                 Ok(None) => {}
                 Err(error) => return Err(ClientError::Protocol(error.to_string())),
             }
+            self.buffer.reserve(READ_BYTES);
             match self.stream.read_buf(&mut self.buffer).await {
                 Ok(0) => return Err(ClientError::Closed(None)),
                 Ok(_) => {}
@@ -172,3 +173,6 @@ impl Control {
 pub(super) fn said(reply: &Reply) -> Said {
     Said::new(reply.code().as_u16(), reply.text())
 }
+
+/// Room for any usual reply at once.
+const READ_BYTES: usize = 4 * 1024;
