@@ -1,5 +1,5 @@
 //! What the integration tests share: the real binary, a raw FTP peer, and the
-//! real clients of others.
+//! real clients and servers of others.
 //!
 //! Everything here panics with what it saw; a test that uses it shows why it failed.
 
@@ -13,6 +13,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+mod peer;
+
+pub use peer::Peer;
 
 /// Longest time that any single step may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);

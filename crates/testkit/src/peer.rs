@@ -1,0 +1,232 @@
+//! FTP servers of others, for tests of the client.
+//!
+//! They run as from inetd: the testkit listens on a free port and starts one
+//! process a connection. So nothing has to be found out about when a server is
+//! ready, and no port is lost to someone else between choosing and using it.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+/// A running server of others, with one account and a home of its own. Killed
+/// when it is dropped.
+pub struct Peer {
+    folder: tempfile::TempDir,
+    address: SocketAddr,
+    user: &'static str,
+    password: &'static str,
+    sessions: Arc<Sessions>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+/// The processes, one a connection.
+#[derive(Default)]
+struct Sessions {
+    children: Mutex<Vec<Child>>,
+    is_over: AtomicBool,
+}
+
+impl Peer {
+    /// vsftpd with an anonymous account that may write, if it is there.
+    pub fn vsftpd() -> Option<Self> {
+        let program = peer_program("vsftpd/usr/sbin/vsftpd")?;
+        let folder = folder_with_home();
+        let at = folder.path().display();
+        let configuration = format!(
+            "listen=NO\nbackground=NO\nrun_as_launching_user=YES\nseccomp_sandbox=NO\n\
+             anonymous_enable=YES\nlocal_enable=NO\nno_anon_password=YES\n\
+             ftp_username={user}\nanon_root={at}/home\nsecure_chroot_dir={at}/empty\n\
+             write_enable=YES\nanon_upload_enable=YES\nanon_mkdir_write_enable=YES\n\
+             anon_other_write_enable=YES\nanon_world_readable_only=NO\nanon_umask=022\n\
+             allow_writeable_chroot=YES\nmdtm_write=YES\nconnect_from_port_20=NO\n\
+             xferlog_enable=NO\n",
+            user = own_name(),
+        );
+        let file = folder.path().join("vsftpd.conf");
+        std::fs::write(&file, configuration).expect("written");
+        std::fs::create_dir(folder.path().join("empty")).expect("made");
+        let mut command = Command::new(program);
+        command.arg(file);
+        Some(Self::start(command, folder, ("anonymous", "anonymous@")))
+    }
+
+    /// Pure-FTPd with a virtual account, if it is there. It must be started by root.
+    pub fn pure_ftpd() -> Option<Self> {
+        let program = peer_program("pure-ftpd/usr/sbin/pure-ftpd")?;
+        let maker = peer_program("pure-ftpd/usr/bin/pure-pw")?;
+        let folder = folder_with_home();
+        if std::fs::metadata(folder.path()).expect("facts").uid() != 0 {
+            return skip("pure-ftpd serves virtual accounts only when root starts it");
+        }
+        let home = folder.path().join("home");
+        std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY)).expect("given away");
+        let (passwords, database) = (folder.path().join("passwd"), folder.path().join("pdb"));
+        let account = format!(
+            "alice:{SECRET}:65534:65534::{}/./::::::::::::\n",
+            home.display()
+        );
+        std::fs::write(&passwords, account).expect("written");
+        let mut command = Command::new(maker);
+        command.arg("mkdb").arg(&database).arg("-f").arg(&passwords);
+        assert!(
+            command.status().expect("starts").success(),
+            "pure-pw failed"
+        );
+        let mut command = Command::new(program);
+        let login = format!("puredb:{}", database.display());
+        command.args(["-l", &login, "-E", "-H", "-u", "1", "-D"]);
+        Some(Self::start(command, folder, ("alice", "secret")))
+    }
+
+    fn start(
+        command: Command,
+        folder: tempfile::TempDir,
+        (user, password): (&'static str, &'static str),
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let sessions = Arc::new(Sessions::default());
+        let of_acceptor = Arc::clone(&sessions);
+        let acceptor = std::thread::spawn(move || accept(&listener, command, &of_acceptor));
+        Self {
+            folder,
+            address,
+            user,
+            password,
+            sessions,
+            acceptor: Some(acceptor),
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Name of its account.
+    pub fn user(&self) -> &str {
+        self.user
+    }
+
+    /// Password of its account.
+    pub fn password(&self) -> &str {
+        self.password
+    }
+
+    /// `user:password@host:port`, as in a URL.
+    pub fn url_authority(&self) -> String {
+        let password = self.password.replace('@', "%40");
+        format!("{}:{password}@{}", self.user, self.address)
+    }
+
+    /// The folder that a login leads to. Its path on the server need not be
+    /// `/`: vsftpd does not enclose its sessions here.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    /// Kills the processes of all sessions there are, as a crash would.
+    pub fn kill_sessions(&self) {
+        for mut child in self.sessions.lock().drain(..) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.sessions.is_over.store(true, Ordering::SeqCst);
+        // Wakes the acceptor.
+        let _ = TcpStream::connect(self.address);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        self.kill_sessions();
+    }
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, Vec<Child>> {
+        self.children.lock().expect("nobody panics in the lock")
+    }
+}
+
+fn accept(listener: &TcpListener, mut command: Command, sessions: &Sessions) {
+    while let Ok((socket, _)) = listener.accept() {
+        if sessions.is_over.load(Ordering::SeqCst) {
+            return;
+        }
+        let output = OwnedFd::from(socket.try_clone().expect("a descriptor"));
+        command.stdin(OwnedFd::from(socket)).stdout(output);
+        let child = command.stderr(Stdio::null()).spawn().expect("starts");
+        // The command must not keep the connection open.
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut children = sessions.lock();
+        // Those that have ended are only waited for.
+        children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        children.push(child);
+    }
+}
+
+/// The path of a program of the unpacked packages. Where it is missing the test
+/// is skipped, or fails if `WHARF_TEST_REQUIRE_PEERS` is set.
+fn peer_program(path: &str) -> Option<PathBuf> {
+    let packages =
+        std::env::var_os("WHARF_TEST_PEERS").map_or_else(|| PathBuf::from(UNPACKED), PathBuf::from);
+    let program = packages.join(path);
+    if program.is_file() {
+        return Some(program);
+    }
+    skip(&format!(
+        "{} is not there; .ci/run shows how to get it, WHARF_TEST_PEERS where it is",
+        program.display()
+    ))
+}
+
+fn skip<T>(reason: &str) -> Option<T> {
+    assert!(
+        std::env::var_os("WHARF_TEST_REQUIRE_PEERS").is_none(),
+        "{reason}"
+    );
+    eprintln!("SKIPPED: {reason}");
+    None
+}
+
+fn folder_with_home() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    make_enterable(folder.path());
+    let home = folder.path().join("home");
+    std::fs::create_dir(&home).expect("made");
+    make_enterable(&home);
+    folder
+}
+
+/// A server that runs as nobody must get through to the home.
+fn make_enterable(folder: &Path) {
+    let permissions = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder, permissions).expect("set");
+}
+
+fn own_name() -> String {
+    let output = Command::new("id").arg("-un").output().expect("runs");
+    String::from_utf8(output.stdout)
+        .expect("text")
+        .trim()
+        .to_owned()
+}
+
+/// Where the packages are if the environment does not say it.
+const UNPACKED: &str = "/opt/peers";
+
+/// The user and group without rights of their own (`nobody`, `nogroup` of Debian).
+const NOBODY: u32 = 65534;
+
+/// `openssl passwd -1 -salt wharf secret`: what pure-pw makes itself takes
+/// seconds to check.
+const SECRET: &str = "$1$wharf$08gOTT7scVNKIWLzWvDoX0";
