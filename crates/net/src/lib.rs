@@ -8,6 +8,7 @@
 //!
 //! What is spoken on a connection is the service's business; this crate admits
 //! peers, counts them, hands over one [`Stream`] each, and ends them in order.
+//! A service may put TLS on its stream with a [`TlsServer`].
 //! It depends on no other crate of the workspace.
 
 mod accept;
@@ -17,6 +18,7 @@ mod endpoint;
 mod limit;
 mod service;
 mod stream;
+mod tls;
 
 pub use accept::{AcceptOptions, serve};
 pub use access::{AccessHook, AllowAll, Verdict};
@@ -25,3 +27,7 @@ pub use endpoint::{BindError, Endpoint, EndpointOptions, Listener};
 pub use limit::{ConnectionLimits, ConnectionSlot, ConnectionSlots, LimitReached};
 pub use service::{Connection, Refused, StreamService};
 pub use stream::Stream;
+pub use tls::{
+    BareEnd, ClientAuthorities, ForeignTickets, Joined, Resumption, TicketOwner, TlsOptions,
+    TlsServer, TlsSetupError, TlsStream,
+};

@@ -10,11 +10,15 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::TlsStream;
+
 /// A connected byte stream, whatever carries it.
 #[derive(Debug)]
 pub enum Stream {
     /// A TCP connection without encryption.
     Tcp(TcpStream),
+    /// TLS on another stream. Boxed, so that a stream without it is no larger than its socket.
+    Tls(Box<TlsStream>),
     /// A pipe within the process, for tests of services.
     Memory(DuplexStream),
 }
@@ -25,16 +29,28 @@ impl Stream {
     pub fn as_plain_socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(socket) => Some(socket),
-            Self::Memory(_) => None,
+            Self::Tls(_) | Self::Memory(_) => None,
+        }
+    }
+
+    /// The encryption, if there is one.
+    pub fn as_tls(&self) -> Option<&TlsStream> {
+        match self {
+            Self::Tls(stream) => Some(stream),
+            Self::Tcp(_) | Self::Memory(_) => None,
         }
     }
 
     /// Sends small writes at once instead of gathering them (TCP_NODELAY).
     /// A stream that is no TCP connection has nothing to set.
     pub fn set_nodelay(&self) {
-        if let Self::Tcp(socket) = self {
-            // Failing only costs time, and only on a socket that is already broken.
-            let _ = socket.set_nodelay(true);
+        match self {
+            Self::Tcp(socket) => {
+                // Failing only costs time, and only on a socket that is already broken.
+                let _ = socket.set_nodelay(true);
+            }
+            Self::Tls(stream) => stream.below().set_nodelay(),
+            Self::Memory(_) => {}
         }
     }
 }
@@ -81,6 +97,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -94,6 +111,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
@@ -101,6 +119,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
             Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -108,6 +127,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
