@@ -225,6 +225,7 @@ fn ftp_config(config: &Config) -> FtpConfig {
             data_connect: config.timeouts.data_connect.0,
             stall: config.timeouts.stall.0,
         },
+        tls: None,
     }
 }
 

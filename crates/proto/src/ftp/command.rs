@@ -24,7 +24,10 @@ pub enum Command {
     Acct,
     Allo(u64),
     Appe(PathBytes),
+    /// With TLS, which is the only mechanism.
+    Auth,
     Avbl(PathBytes),
+    Ccc,
     Cdup,
     Clnt(Vec<u8>),
     Cwd(PathBytes),
@@ -52,7 +55,10 @@ pub enum Command {
     Opts(OptsArgument),
     Pass(Secret<Vec<u8>>),
     Pasv,
+    /// The size is of no meaning under TLS (RFC 4217 §8).
+    Pbsz,
     Port(SocketAddr),
+    Prot(ProtectionLevel),
     Pwd,
     Quit,
     /// `None` takes the range back.
@@ -89,6 +95,19 @@ pub enum TransferType {
     Ascii,
     /// TYPE I and L 8: bytes as they are.
     Image,
+}
+
+/// How data connections are protected (RFC 2228 §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProtectionLevel {
+    /// C: not at all.
+    Clear,
+    /// S: against changes; no mechanism here has it.
+    Safe,
+    /// E: against readers; no mechanism here has it.
+    Confidential,
+    /// P: against both, with TLS.
+    Private,
 }
 
 /// What EPSV asks for.
@@ -147,6 +166,10 @@ pub enum CommandError {
     /// 500: no row of the verb table.
     #[error("unknown command")]
     UnknownVerb,
+    /// A request of HTTP: a browser was led here, and what follows would be
+    /// taken for commands. The connection is closed without a reply.
+    #[error("this is no HTTP server")]
+    Http,
     /// 501: the argument is missing.
     #[error("{}: an argument is missing; the form is {} {}", .0.name(), .0.name(), .0.syntax)]
     MissingArgument(&'static VerbInfo),
@@ -185,7 +208,7 @@ impl Command {
             ),
             None => (line, &[][..]),
         };
-        let info = find_verb(name).ok_or(CommandError::UnknownVerb)?;
+        let info = find_verb(name).ok_or_else(|| unknown(name))?;
         match info.argument {
             Argument::None if !argument.trim_ascii().is_empty() => {
                 Err(CommandError::UnexpectedArgument(info))
@@ -201,7 +224,8 @@ impl Command {
     pub fn verb(&self) -> Verb {
         match self {
             Self::Abor => Verb::Abor, Self::Acct => Verb::Acct, Self::Allo(_) => Verb::Allo,
-            Self::Appe(_) => Verb::Appe, Self::Avbl(_) => Verb::Avbl, Self::Cdup => Verb::Cdup,
+            Self::Appe(_) => Verb::Appe, Self::Auth => Verb::Auth, Self::Avbl(_) => Verb::Avbl,
+            Self::Ccc => Verb::Ccc, Self::Cdup => Verb::Cdup,
             Self::Clnt(_) => Verb::Clnt, Self::Cwd(_) => Verb::Cwd, Self::Dele(_) => Verb::Dele,
             Self::Eprt(_) => Verb::Eprt, Self::Epsv(_) => Verb::Epsv, Self::Feat => Verb::Feat,
             Self::Hash(_) => Verb::Hash, Self::Help(_) => Verb::Help, Self::List(_) => Verb::List,
@@ -209,7 +233,8 @@ impl Command {
             Self::Mkd(_) => Verb::Mkd, Self::Mlsd(_) => Verb::Mlsd, Self::Mlst(_) => Verb::Mlst,
             Self::Mode => Verb::Mode, Self::Nlst(_) => Verb::Nlst, Self::Noop => Verb::Noop,
             Self::Opts(_) => Verb::Opts, Self::Pass(_) => Verb::Pass, Self::Pasv => Verb::Pasv,
-            Self::Port(_) => Verb::Port, Self::Pwd => Verb::Pwd, Self::Quit => Verb::Quit,
+            Self::Pbsz => Verb::Pbsz, Self::Port(_) => Verb::Port, Self::Prot(_) => Verb::Prot,
+            Self::Pwd => Verb::Pwd, Self::Quit => Verb::Quit,
             Self::Rang(_) => Verb::Rang, Self::Rein => Verb::Rein, Self::Rest(_) => Verb::Rest,
             Self::Retr(_) => Verb::Retr, Self::Rmd(_) => Verb::Rmd, Self::Rnfr(_) => Verb::Rnfr,
             Self::Rnto(_) => Verb::Rnto, Self::Site(_) => Verb::Site, Self::Size(_) => Verb::Size,
@@ -267,6 +292,20 @@ fn find_verb(name: &[u8]) -> Option<&'static VerbInfo> {
     })
 }
 
+/// What a line is that no row of the table has.
+fn unknown(name: &[u8]) -> CommandError {
+    if HTTP_METHODS.contains(&name) {
+        CommandError::Http
+    } else {
+        CommandError::UnknownVerb
+    }
+}
+
+/// RFC 9110 §9.3 and RFC 5789; methods are case-sensitive.
+const HTTP_METHODS: [&[u8]; 9] = [
+    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH",
+];
+
 fn parse_argument(info: &'static VerbInfo, argument: &[u8]) -> Result<Command, CommandError> {
     let invalid = CommandError::InvalidArgument(info);
     let path = || argument.to_vec();
@@ -275,7 +314,9 @@ fn parse_argument(info: &'static VerbInfo, argument: &[u8]) -> Result<Command, C
         Verb::Acct => Command::Acct,
         Verb::Allo => Command::Allo(parse_allo(argument).ok_or(invalid)?),
         Verb::Appe => Command::Appe(path()),
+        Verb::Auth => parse_auth(argument, info)?,
         Verb::Avbl => Command::Avbl(path()),
+        Verb::Ccc => Command::Ccc,
         Verb::Cdup => Command::Cdup,
         Verb::Clnt => Command::Clnt(path()),
         Verb::Cwd => Command::Cwd(path()),
@@ -305,7 +346,11 @@ fn parse_argument(info: &'static VerbInfo, argument: &[u8]) -> Result<Command, C
         Verb::Opts => Command::Opts(parse_opts(argument).ok_or(invalid)?),
         Verb::Pass => Command::Pass(Secret::new(path())),
         Verb::Pasv => Command::Pasv,
+        Verb::Pbsz => number(argument.trim_ascii())
+            .map(|_| Command::Pbsz)
+            .ok_or(invalid)?,
         Verb::Port => Command::Port(parse_port(argument).ok_or(invalid)?),
+        Verb::Prot => Command::Prot(parse_protection(argument, info)?),
         Verb::Pwd => Command::Pwd,
         Verb::Quit => Command::Quit,
         Verb::Rang => Command::Rang(parse_rang(argument).ok_or(invalid)?),
@@ -334,6 +379,30 @@ fn parse_argument(info: &'static VerbInfo, argument: &[u8]) -> Result<Command, C
             parse_digest(info.verb, DigestAlgorithm::Sha512, argument).ok_or(invalid)?
         }
     })
+}
+
+/// TLS under each of its names but TLS-P, which would change PROT as well
+/// (draft-murray-auth-ftp-ssl; RFC 4217 §17 leaves only TLS).
+fn parse_auth(argument: &[u8], info: &'static VerbInfo) -> Result<Command, CommandError> {
+    let upper = argument.trim_ascii().to_ascii_uppercase();
+    match upper.as_slice() {
+        b"TLS" | b"TLS-C" | b"SSL" => Ok(Command::Auth),
+        _ => Err(CommandError::ParameterNotImplemented(info)),
+    }
+}
+
+fn parse_protection(
+    argument: &[u8],
+    info: &'static VerbInfo,
+) -> Result<ProtectionLevel, CommandError> {
+    let upper = argument.trim_ascii().to_ascii_uppercase();
+    match upper.as_slice() {
+        b"C" => Ok(ProtectionLevel::Clear),
+        b"S" => Ok(ProtectionLevel::Safe),
+        b"E" => Ok(ProtectionLevel::Confidential),
+        b"P" => Ok(ProtectionLevel::Private),
+        _ => Err(CommandError::ParameterNotImplemented(info)),
+    }
 }
 
 /// `ALLO n` or `ALLO n R m`; the record size does not matter here.

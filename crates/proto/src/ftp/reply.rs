@@ -10,7 +10,7 @@ pub struct ReplyCode(u16);
 
 #[expect(
     missing_docs,
-    reason = "each is named after its meaning in RFC 959 §4.2.2, RFC 2428 §2 or RFC 3659 §5.1"
+    reason = "each is named after its meaning in RFC 959 §4.2.2, RFC 2228 §5, RFC 2428 §2, RFC 3659 §5.1 or RFC 4217 §10"
 )]
 impl ReplyCode {
     pub const RESTART_MARKER: Self = Self(110);
@@ -30,6 +30,8 @@ impl ReplyCode {
     pub const PASSIVE: Self = Self(227);
     pub const EXTENDED_PASSIVE: Self = Self(229);
     pub const LOGGED_IN: Self = Self(230);
+    pub const LOGGED_IN_BY_CERTIFICATE: Self = Self(232);
+    pub const SECURITY_ACCEPTED: Self = Self(234);
     pub const ACTION_OK: Self = Self(250);
     pub const PATH_CREATED: Self = Self(257);
     pub const NEED_PASSWORD: Self = Self(331);
@@ -46,7 +48,11 @@ impl ReplyCode {
     pub const BAD_SEQUENCE: Self = Self(503);
     pub const PARAMETER_NOT_IMPLEMENTED: Self = Self(504);
     pub const FAMILY_NOT_SUPPORTED: Self = Self(522);
+    pub const PROTECTION_REFUSED: Self = Self(522);
     pub const NOT_LOGGED_IN: Self = Self(530);
+    pub const CONTROL_NOT_PROTECTED: Self = Self(533);
+    pub const DENIED_BY_POLICY: Self = Self(534);
+    pub const LEVEL_NOT_SUPPORTED: Self = Self(536);
     pub const UNAVAILABLE: Self = Self(550);
     pub const OVER_QUOTA: Self = Self(552);
     pub const NAME_NOT_ALLOWED: Self = Self(553);

@@ -10,9 +10,9 @@ use wharf_model::Permissions;
 #[expect(missing_docs, reason = "each is described by its row in VERBS")]
 #[rustfmt::skip]
 pub enum Verb {
-    Abor, Acct, Allo, Appe, Avbl, Cdup, Clnt, Cwd, Dele, Eprt, Epsv, Feat, Hash, Help, List, Mdtm, Mff, Mfmt,
-    Mkd, Mlsd, Mlst, Mode, Nlst, Noop, Opts, Pass, Pasv, Port, Pwd, Quit, Rang, Rein, Rest, Retr, Rmd, Rnfr,
-    Rnto, Site, Size, Stat, Stor, Stou, Stru, Syst, Type, User, Xcrc, Xmd5, Xsha1, Xsha256, Xsha512,
+    Abor, Acct, Allo, Appe, Auth, Avbl, Ccc, Cdup, Clnt, Cwd, Dele, Eprt, Epsv, Feat, Hash, Help, List, Mdtm, Mff,
+    Mfmt, Mkd, Mlsd, Mlst, Mode, Nlst, Noop, Opts, Pass, Pasv, Pbsz, Port, Prot, Pwd, Quit, Rang, Rein, Rest, Retr,
+    Rmd, Rnfr, Rnto, Site, Size, Stat, Stor, Stou, Stru, Syst, Type, User, Xcrc, Xmd5, Xsha1, Xsha256, Xsha512,
 }
 
 /// What a verb takes behind its name.
@@ -64,7 +64,8 @@ pub struct VerbInfo {
     /// What the account must be allowed, at the path it names; for a reader.
     /// The gate itself is in the virtual file system.
     pub permission: Permissions,
-    /// Its line in FEAT, if it has one; MLST and HASH are completed by the session.
+    /// Its line in FEAT, if it has one. The session completes those of MLST and HASH, and
+    /// leaves out those of AUTH, PBSZ and PROT where it has no TLS.
     pub feature: Option<&'static str>,
     /// What it does, in one line.
     pub help: &'static str,
@@ -98,7 +99,9 @@ pub static VERBS: &[VerbInfo] = &[
     VerbInfo { verb: Verb::Acct, names: &["ACCT"], source: "RFC 959 §4.1.1", syntax: "<account>", argument: Required, phase: Always, help: "accepted and not needed", ..ROW },
     VerbInfo { verb: Verb::Allo, names: &["ALLO"], source: "RFC 959 §4.1.3", syntax: "<bytes>", argument: Required, help: "announce the size of the next upload", ..ROW },
     VerbInfo { verb: Verb::Appe, names: &["APPE"], source: "RFC 959 §4.1.3", syntax: "<path>", argument: Required, permission: EITHER_APPEND, help: "upload to the end of a file", ..ROW },
+    VerbInfo { verb: Verb::Auth, names: &["AUTH"], source: "RFC 4217 §4", syntax: "TLS", argument: Required, phase: Always, feature: Some("AUTH TLS"), help: "encrypt the control connection", ..ROW },
     VerbInfo { verb: Verb::Avbl, names: &["AVBL"], source: "draft-peterson-streamlined-ftp-command-extensions §4", syntax: "[<path>]", argument: Optional, feature: Some("AVBL"), help: "bytes that may still be uploaded", ..ROW },
+    VerbInfo { verb: Verb::Ccc, names: &["CCC"], source: "RFC 4217 §6", phase: Always, help: "end the encryption of the control connection; refused", ..ROW },
     VerbInfo { verb: Verb::Cdup, names: &["CDUP", "XCUP"], source: "RFC 959 §4.1.1", help: "change to the directory above", ..ROW },
     VerbInfo { verb: Verb::Clnt, names: &["CLNT"], source: "pragmatic", syntax: "<client>", argument: Optional, phase: Always, feature: Some("CLNT"), help: "name the client, for the log", ..ROW },
     VerbInfo { verb: Verb::Cwd, names: &["CWD", "XCWD"], source: "RFC 959 §4.1.1", syntax: "<path>", argument: Optional, help: "change the directory", ..ROW },
@@ -121,7 +124,9 @@ pub static VERBS: &[VerbInfo] = &[
     VerbInfo { verb: Verb::Opts, names: &["OPTS"], source: "RFC 2389 §4", syntax: "UTF8 ON | MLST <fact>;... | HASH [<algorithm>]", argument: Required, phase: Always, help: "set an option of a verb", ..ROW },
     VerbInfo { verb: Verb::Pass, names: &["PASS"], source: "RFC 959 §4.1.1", syntax: "<password>", argument: Optional, phase: Always, help: "log in with the password", ..ROW },
     VerbInfo { verb: Verb::Pasv, names: &["PASV"], source: "RFC 959 §4.1.2", help: "open a port for data (IPv4)", ..ROW },
+    VerbInfo { verb: Verb::Pbsz, names: &["PBSZ"], source: "RFC 4217 §8", syntax: "0", argument: Required, phase: Always, feature: Some("PBSZ"), help: "must come before PROT", ..ROW },
     VerbInfo { verb: Verb::Port, names: &["PORT"], source: "RFC 959 §4.1.2", syntax: "h1,h2,h3,h4,p1,p2", argument: Required, help: "connect to this address for data (IPv4)", ..ROW },
+    VerbInfo { verb: Verb::Prot, names: &["PROT"], source: "RFC 4217 §9", syntax: "C|P", argument: Required, phase: Always, feature: Some("PROT"), help: "encrypt data connections (P) or not (C)", ..ROW },
     VerbInfo { verb: Verb::Pwd, names: &["PWD", "XPWD"], source: "RFC 959 §4.1.3", help: "show the current directory", ..ROW },
     VerbInfo { verb: Verb::Quit, names: &["QUIT"], source: "RFC 959 §4.1.1", phase: Always, help: "log out, after a running transfer", ..ROW },
     VerbInfo { verb: Verb::Rang, names: &["RANG"], source: "draft-bryan-ftp-range §3", syntax: "<first> <last>", argument: Required, feature: Some("RANG STREAM"), help: "bytes that the next RETR or HASH covers", ..ROW },
@@ -209,7 +214,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
-        assert_eq!(VERBS.len(), 51);
+        assert_eq!(VERBS.len(), 55);
         for row in VERBS {
             assert_eq!(row.verb.info().name(), row.name());
             assert_eq!(format!("{:?}", row.verb).to_uppercase(), row.name());

@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use wharf_net::{Drain, Stream};
-use wharf_proto::ftp::command::Command;
+use wharf_proto::ftp::command::{Command, CommandError};
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
 use wharf_proto::ftp::verb::DuringTransfer;
 use wharf_proto::line::{Line, LineDecoder, MAX_COMMAND_BYTES};
@@ -84,7 +84,11 @@ impl Control {
             return Ok(());
         }
         let output = std::mem::take(&mut self.output);
-        tokio::time::timeout(REPLY_PATIENCE, self.stream.write_all(&output))
+        let sending = async {
+            self.stream.write_all(&output).await?;
+            self.stream.flush().await
+        };
+        tokio::time::timeout(REPLY_PATIENCE, sending)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
@@ -129,6 +133,8 @@ pub(crate) struct Loop {
 #[derive(PartialEq, Eq)]
 enum Flow {
     Continue,
+    /// The control connection is to be encrypted.
+    StartTls,
     End,
 }
 
@@ -147,6 +153,12 @@ impl Loop {
 
     /// Serves the client to the end of its session.
     pub(crate) async fn run(mut self) {
+        if self.session.starts_encrypted() {
+            let Some(control) = encrypt(self.control, &mut self.session).await else {
+                return;
+            };
+            self.control = control;
+        }
         let greeting = self.session.greeting();
         self.control.queue(&greeting);
         loop {
@@ -154,8 +166,19 @@ impl Loop {
                 break;
             }
             let event = self.next_event().await;
-            if self.handle(event).await == Flow::End {
-                break;
+            match self.handle(event).await {
+                Flow::Continue => {}
+                Flow::End => break,
+                Flow::StartTls => {
+                    if self.control.flush().await.is_err() {
+                        return;
+                    }
+                    let Some(control) = encrypt(self.control, &mut self.session).await else {
+                        return;
+                    };
+                    self.control = control;
+                    self.waiting.clear();
+                }
             }
         }
         if let Some(running) = self.running.take() {
@@ -205,7 +228,7 @@ impl Loop {
             Event::Line(line) => {
                 self.last_activity = Instant::now();
                 let flow = self.on_line(line).await;
-                if flow == Flow::End {
+                if flow != Flow::Continue {
                     return flow;
                 }
                 self.drain_input().await
@@ -245,8 +268,9 @@ impl Loop {
             let Some(line) = self.control.buffered_line() else {
                 break;
             };
-            if self.on_line(line).await == Flow::End {
-                return Flow::End;
+            let flow = self.on_line(line).await;
+            if flow != Flow::Continue {
+                return flow;
             }
             // A client that pipelines without end must not starve the others.
             tokio::task::coop::consume_budget().await;
@@ -316,8 +340,9 @@ impl Loop {
             match waiting {
                 Waiting::Reply(reply) => self.control.queue(&reply),
                 Waiting::Line(line) => {
-                    if self.execute(&line).await == Flow::End {
-                        return Flow::End;
+                    let flow = self.execute(&line).await;
+                    if flow != Flow::Continue {
+                        return flow;
                     }
                 }
             }
@@ -328,6 +353,10 @@ impl Loop {
     async fn execute(&mut self, line: &[u8]) -> Flow {
         let command = match Command::parse(line) {
             Ok(command) => command,
+            Err(CommandError::Http) => {
+                tracing::warn!("a request of HTTP; closing");
+                return Flow::End;
+            }
             Err(error) => {
                 self.control.queue(&reply_to_bad_command(&error));
                 return Flow::Continue;
@@ -339,6 +368,10 @@ impl Loop {
                 self.control.queue(&reply);
                 return Flow::End;
             }
+            Outcome::StartTls(reply) => {
+                self.control.queue(&reply);
+                return Flow::StartTls;
+            }
             Outcome::Transfer(preliminary, job) => {
                 self.control.queue(&preliminary);
                 // The client may wait for this before it opens the data connection.
@@ -349,6 +382,18 @@ impl Loop {
             }
         }
         Flow::Continue
+    }
+}
+
+/// Puts TLS under the session. What was read before is dropped with its
+/// buffers: somebody on the way may have written it (CVE-2011-0411). `None` when there was no handshake.
+async fn encrypt(control: Control, session: &mut Session) -> Option<Control> {
+    match session.encrypt(control.stream).await {
+        Ok(stream) => Some(Control::new(stream)),
+        Err(error) => {
+            tracing::info!(%error, "TLS handshake failed; closing");
+            None
+        }
     }
 }
 

@@ -1,16 +1,23 @@
 //! Data connections: passive listeners, active dials, and whom they belong to.
 //!
 //! Invariant: the other end of a data connection is the other end of the
-//! control connection, whichever side connects.
+//! control connection, whichever side connects. With TLS it shows that by
+//! resuming the control connection's session.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
-use wharf_net::{Endpoint, EndpointOptions, Listener, Stream};
+use wharf_net::{
+    BareEnd, Endpoint, EndpointOptions, ForeignTickets, Joined, Listener, Resumption, Stream,
+    TicketOwner, TlsServer,
+};
+
+use crate::ftp::DataBinding;
 
 /// What the next transfer will run over.
 #[derive(Debug, Default)]
@@ -21,14 +28,36 @@ pub(crate) enum DataChannel {
     /// The client connects to us.
     Passive(Passive),
     /// We connect to the client.
-    Active(SocketAddr),
+    Active(SocketAddr, Option<DataTls>),
+}
+
+/// How a data connection is encrypted, and what it must show.
+#[derive(Debug)]
+pub(crate) struct DataTls {
+    pub(crate) server: Arc<TlsServer>,
+    pub(crate) owner: TicketOwner,
+    pub(crate) binding: DataBinding,
+    pub(crate) end: BareEnd,
+}
+
+/// Why there is no data connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("no data connection was made")]
+    Tcp(#[from] io::Error),
+    #[error("the TLS handshake of the data connection failed")]
+    Handshake(#[source] io::Error),
+    #[error("the data connection resumed the TLS session of another control connection")]
+    Foreign,
+    #[error("the data connection did not resume the TLS session of its control connection")]
+    NotResumed,
 }
 
 /// A listener that waits for one connection from the control peer.
 #[derive(Debug)]
 pub(crate) struct Passive {
     /// Ends, and with it closes the port, when this is dropped.
-    accepting: AbortOnDropHandle<io::Result<Stream>>,
+    accepting: AbortOnDropHandle<Result<Stream, ConnectError>>,
 }
 
 /// Ports for passive listeners.
@@ -73,7 +102,9 @@ impl PassivePorts {
 
 impl DataChannel {
     /// Opens a passive listener beside the control connection's own address
-    /// and returns the address it has. It waits at most `patience`.
+    /// and returns the address it has. It waits at most `patience` for the
+    /// connection. The handshake of `tls` begins with it: some clients make it before they
+    /// send the command, others only once 150 has come.
     ///
     /// # Errors
     /// No port of the range is free.
@@ -82,13 +113,15 @@ impl DataChannel {
         local: SocketAddr,
         peer: IpAddr,
         patience: Duration,
+        tls: Option<DataTls>,
     ) -> io::Result<(Self, SocketAddr)> {
         let listener = ports.bind(local)?;
         let address = listener.local_address();
         let accepting = tokio::spawn(async move {
-            tokio::time::timeout(patience, accept_from(listener, peer))
+            let stream = tokio::time::timeout(patience, accept_from(listener, peer))
                 .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+            secure(stream, tls).await
         });
         let accepting = AbortOnDropHandle::new(accepting);
         Ok((Self::Passive(Passive { accepting }), address))
@@ -99,18 +132,23 @@ impl DataChannel {
     /// closes whatever was open.
     ///
     /// # Errors
-    /// The peer did not connect, or could not be reached, within `patience`.
-    pub(crate) async fn connect(self, local: SocketAddr, patience: Duration) -> io::Result<Stream> {
+    /// The peer did not connect, or could not be reached, within `patience`;
+    /// or it is not the one that the control connection has.
+    pub(crate) async fn connect(
+        self,
+        local: SocketAddr,
+        patience: Duration,
+    ) -> Result<Stream, ConnectError> {
         let connecting = async {
             match self {
-                Self::Unset => Err(io::ErrorKind::NotConnected.into()),
+                Self::Unset => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
                 Self::Passive(passive) => passive.accepting.await.map_err(io::Error::other)?,
-                Self::Active(target) => dial(local, target).await,
+                Self::Active(target, tls) => secure(dial(local, target).await?, tls).await,
             }
         };
         tokio::time::timeout(patience, connecting)
             .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
     }
 }
 
@@ -124,6 +162,28 @@ async fn accept_from(listener: Listener, peer: IpAddr) -> io::Result<Stream> {
             return Ok(ready(socket));
         }
         tracing::warn!(stranger = %address, "data connection from another address than the control connection closed");
+    }
+}
+
+/// Makes the handshake, as the server whichever side has connected (RFC 4217 §7).
+async fn secure(stream: Stream, tls: Option<DataTls>) -> Result<Stream, ConnectError> {
+    let Some(tls) = tls else {
+        return Ok(stream);
+    };
+    let foreign = match tls.binding {
+        DataBinding::Off => ForeignTickets::Ignored,
+        DataBinding::Required | DataBinding::Prefer => ForeignTickets::Reported,
+    };
+    let joining = tls
+        .server
+        .accept_joining(stream, tls.owner, foreign, tls.end);
+    let Joined { stream, resumption } = joining.await.map_err(ConnectError::Handshake)?;
+    match (resumption, tls.binding) {
+        (Resumption::Own, _) | (Resumption::None, DataBinding::Prefer | DataBinding::Off) => {
+            Ok(stream)
+        }
+        (Resumption::None, DataBinding::Required) => Err(ConnectError::NotResumed),
+        (Resumption::Foreign, _) => Err(ConnectError::Foreign),
     }
 }
 
@@ -163,6 +223,7 @@ mod tests {
             "0.0.0.0:0".parse().expect("an address"),
             "127.0.0.2".parse().expect("an address"),
             PATIENCE,
+            None,
         )
         .expect("a port");
         let target = SocketAddr::new("127.0.0.1".parse().expect("an address"), address.port());
@@ -181,7 +242,8 @@ mod tests {
     async fn dropping_a_passive_channel_closes_its_port() {
         let peer = loopback().ip();
         let (channel, address) =
-            DataChannel::listen(&PassivePorts(0..=0), loopback(), peer, PATIENCE).expect("a port");
+            DataChannel::listen(&PassivePorts(0..=0), loopback(), peer, PATIENCE, None)
+                .expect("a port");
         drop(channel);
         // The task ends at its next poll; the port is free once it has.
         while TcpStream::connect(address).await.is_ok() {
@@ -205,12 +267,15 @@ mod tests {
             loopback(),
             peer,
             Duration::from_secs(30),
+            None,
         )
         .expect("a port");
         let error = channel
             .connect(loopback(), Duration::from_secs(30))
             .await
             .expect_err("nobody");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(
+            matches!(error, ConnectError::Tcp(error) if error.kind() == io::ErrorKind::TimedOut)
+        );
     }
 }

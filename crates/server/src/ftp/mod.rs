@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! control.rs   the loop: one task, one owner        running.rs   a transfer at work
-//! session.rs   the state, and the dispatch           data.rs      passive and active connections
+//! session.rs   the state, and the dispatch           data.rs      passive and active connections, and their TLS
 //! commands/    what each verb does                   refusal.rs   the only place with reply codes for refusals
 //! ```
 
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tracing::Instrument as _;
-use wharf_net::{Connection, LimitReached, Refused, Stream, StreamService};
+use wharf_net::{BareEnd, Connection, LimitReached, Refused, Stream, StreamService, TlsServer};
 
 pub use crate::ftp::data::PassivePorts;
 
@@ -39,6 +39,44 @@ pub struct FtpConfig {
     pub masquerade: Option<IpAddr>,
     /// How long a client may keep us waiting.
     pub timeouts: Timeouts,
+    /// How TLS is served, if it is.
+    pub tls: Option<FtpTls>,
+}
+
+/// How TLS is served (RFC 4217).
+#[derive(Debug, Clone)]
+pub struct FtpTls {
+    /// Makes the handshakes.
+    pub server: Arc<TlsServer>,
+    /// What begins it.
+    pub start: TlsStart,
+    /// Whether a session with TLS must have it on its data connections too.
+    pub private_data: bool,
+    /// What a data connection must show.
+    pub binding: DataBinding,
+    /// What an upload that ends without `close_notify` counts as.
+    pub upload_end: BareEnd,
+}
+
+/// What begins the TLS of a control connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsStart {
+    /// The AUTH command.
+    Command,
+    /// The first byte; data connections are encrypted from the start as well.
+    Connection,
+}
+
+/// How firmly a TLS data connection must show that it belongs to its control
+/// connection. It does so by resuming its TLS session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataBinding {
+    /// It must resume it.
+    Required,
+    /// It may make a handshake of its own, but not resume another session.
+    Prefer,
+    /// It need show nothing. It cannot resume another session: that is passed over.
+    Off,
 }
 
 /// How long a client may keep us waiting.
@@ -108,6 +146,11 @@ impl StreamService for FtpService {
     }
 
     async fn refuse(&self, mut stream: Stream, reason: Refused) {
+        let tls = self.shared().config.tls.as_ref().map(|tls| tls.start);
+        if tls == Some(TlsStart::Connection) {
+            // The peer could not read it, and a handshake is more than it is owed.
+            return;
+        }
         let text: &[u8] = match reason {
             Refused::Limit(LimitReached::Total) => {
                 b"421 Too many connections; try again later.\r\n"

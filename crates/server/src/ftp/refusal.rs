@@ -69,7 +69,7 @@ pub(crate) fn reply_to(refusal: &Refusal) -> Reply {
 /// What the client is told of a line that is no command.
 pub(crate) fn reply_to_bad_command(error: &CommandError) -> Reply {
     let code = match error {
-        CommandError::UnknownVerb => ReplyCode::UNKNOWN_COMMAND,
+        CommandError::UnknownVerb | CommandError::Http => ReplyCode::UNKNOWN_COMMAND,
         CommandError::MissingArgument(_)
         | CommandError::UnexpectedArgument(_)
         | CommandError::InvalidArgument(_) => ReplyCode::INVALID_ARGUMENT,
@@ -89,7 +89,7 @@ pub(crate) fn reply_to_login(refused: &LoginRefused) -> Reply {
     match refused {
         LoginRefused::NeedsEncryption => Reply::new(
             ReplyCode::NOT_LOGGED_IN,
-            "This server takes no password over a connection without encryption.",
+            "This server takes no password over a connection without encryption; send AUTH TLS first.",
         ),
         LoginRefused::Credential(_) => Reply::new(ReplyCode::NOT_LOGGED_IN, "Login incorrect."),
         LoginRefused::TooManySessions { limit } => Reply::new(

@@ -1,11 +1,11 @@
 //! A transfer at work: a task of its own that reports by message, so that the
 //! session hears its client meanwhile.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -16,7 +16,7 @@ use wharf_proto::ftp::list::encode_list_line;
 use wharf_proto::ftp::verb::Verb;
 use wharf_vfs::{Download, EntryPermissions, Listing, Upload};
 
-use crate::ftp::data::DataChannel;
+use crate::ftp::data::{ConnectError, DataChannel};
 use crate::transfer::{Progress, PumpControl, TransferError, Translation, receive, send};
 
 /// A transfer that is ready to run.
@@ -88,8 +88,8 @@ pub(crate) struct Completed {
 /// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    #[error("no data connection")]
-    NoConnection(#[source] io::Error),
+    #[error(transparent)]
+    NoConnection(ConnectError),
     #[error(transparent)]
     Broken(#[from] TransferError),
 }
@@ -120,8 +120,12 @@ impl Running {
             Work::Store { .. } | Work::List { .. } => None,
         };
         drain.shelter(async move {
+            let (finished, stream) = run(job, control).await;
             // A session that is gone does not ask how it went.
-            let _ = sender.send(run(job, control).await);
+            let _ = sender.send(finished);
+            if let Some(stream) = stream {
+                linger(stream).await;
+            }
         });
         Self {
             progress,
@@ -156,7 +160,8 @@ impl Running {
     }
 }
 
-async fn run(job: Job, control: PumpControl) -> Finished {
+/// Runs the job. The stream is returned where its closing is still under way.
+async fn run(job: Job, control: PumpControl) -> (Finished, Option<Stream>) {
     let started = Instant::now();
     let Job {
         verb,
@@ -171,8 +176,14 @@ async fn run(job: Job, control: PumpControl) -> Finished {
         () = control.cancel.cancelled() => Err(Failure::Broken(TransferError::Cancelled)),
         connected = channel.connect(local, timeouts.connect) => connected.map_err(Failure::NoConnection),
     };
+    let mut open = None;
     let result = match connected {
-        Ok(stream) => carry_out(work, stream, &control).await,
+        Ok(mut stream) => {
+            let result = carry_out(work, &mut stream, &control).await;
+            // One that failed is cut, so that the peer does not take it for whole.
+            open = (result.is_ok() && stream.as_tls().is_some()).then_some(stream);
+            result
+        }
         Err(failure) => {
             if let Work::Store { upload, .. } = work {
                 // Nothing arrived, so there is nothing to keep.
@@ -181,18 +192,31 @@ async fn run(job: Job, control: PumpControl) -> Finished {
             Err(failure)
         }
     };
-    Finished {
+    let finished = Finished {
         verb,
         path,
         bytes: control.progress.bytes(),
         elapsed: started.elapsed(),
         result,
-    }
+    };
+    (finished, open)
 }
+
+/// Waits a while for the peer to close as well. A socket that is closed with
+/// something unread, such as the peer's `close_notify`, is reset, and the peer
+/// may lose the end of what it was sent.
+async fn linger(mut stream: Stream) {
+    let mut sink = [0; 512];
+    let closing = async { while matches!(stream.read(&mut sink).await, Ok(1..)) {} };
+    let _ = tokio::time::timeout(LINGER, closing).await;
+}
+
+/// Long enough for an answer from the other side of the world.
+const LINGER: Duration = Duration::from_secs(2);
 
 async fn carry_out(
     work: Work,
-    mut stream: Stream,
+    stream: &mut Stream,
     control: &PumpControl,
 ) -> Result<Completed, Failure> {
     match work {
@@ -202,7 +226,7 @@ async fn carry_out(
             end,
             translation,
         } => {
-            send(&download, start, end, &mut stream, translation, control).await?;
+            send(&download, start, end, stream, translation, control).await?;
             Ok(Completed::default())
         }
         Work::Store {
@@ -210,7 +234,7 @@ async fn carry_out(
             translation,
         } => store(*upload, stream, translation, control).await,
         Work::List { listing, form } => {
-            list(listing, form, &mut stream, control).await?;
+            list(listing, form, stream, control).await?;
             Ok(Completed::default())
         }
     }
@@ -218,12 +242,16 @@ async fn carry_out(
 
 async fn store(
     mut upload: Upload,
-    mut stream: Stream,
+    stream: &mut Stream,
     translation: Translation,
     control: &PumpControl,
 ) -> Result<Completed, Failure> {
-    match receive(&mut upload, &mut stream, translation, control).await {
+    match receive(&mut upload, stream, translation, control).await {
         Ok(()) => {
+            if stream.as_tls().is_some() {
+                // Clients wait for our close_notify; everything has arrived, so its failing is nothing.
+                let _ = control.close(stream).await;
+            }
             let committed = upload.commit().await.map_err(TransferError::Refused)?;
             Ok(Completed {
                 digest: committed.digest,

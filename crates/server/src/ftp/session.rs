@@ -1,5 +1,6 @@
 //! A session's state, and which command does what to it.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use wharf_accounts::Account;
 use wharf_model::{ByteRange, DigestAlgorithm, Refusal, SessionId, VirtualPath};
+use wharf_net::{Stream, TicketOwner};
 use wharf_proto::ftp::command::{Command, SiteCommand, TransferType};
 use wharf_proto::ftp::facts::FactSet;
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
@@ -14,10 +16,10 @@ use wharf_proto::ftp::verb::{Phase as VerbPhase, Verb};
 use wharf_vfs::Vfs;
 
 use crate::door::{Approach, Grant, Protocol};
-use crate::ftp::FtpShared;
-use crate::ftp::data::DataChannel;
+use crate::ftp::data::{DataChannel, DataTls};
 use crate::ftp::refusal::reply_to;
 use crate::ftp::running::{DataTimeouts, Finished, Job, Running, Work};
+use crate::ftp::{FtpShared, TlsStart};
 use crate::registry::LoginSlot;
 use crate::transfer::Translation;
 
@@ -27,6 +29,8 @@ pub(crate) enum Outcome {
     Reply(Reply),
     /// A reply, then the end of the session.
     Close(Reply),
+    /// A reply, then the TLS handshake.
+    StartTls(Reply),
     /// A preliminary reply, then a transfer that ends with another.
     Transfer(Reply, Box<Job>),
 }
@@ -43,6 +47,8 @@ pub(crate) struct Session {
     pub(super) id: SessionId,
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
+    /// TLS on the control connection, if it is there.
+    pub(super) encrypted: Option<Encrypted>,
     started: Instant,
     pub(super) phase: Phase,
     pub(super) failed_logins: u32,
@@ -61,6 +67,28 @@ pub(crate) struct Session {
     pub(super) hash_algorithm: DigestAlgorithm,
     /// The algorithm was chosen with OPTS HASH, so uploads are hashed while they are written.
     pub(super) hash_uploads: bool,
+}
+
+/// The TLS of a session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Encrypted {
+    /// Whose tickets data connections should show.
+    owner: TicketOwner,
+    /// PBSZ was sent.
+    pub(super) buffer_agreed: bool,
+    /// PROT P: data connections are encrypted.
+    pub(super) private: bool,
+}
+
+impl Encrypted {
+    fn new(owner: TicketOwner, start: TlsStart) -> Self {
+        let from_the_start = start == TlsStart::Connection;
+        Self {
+            owner,
+            buffer_agreed: from_the_start,
+            private: from_the_start,
+        }
+    }
 }
 
 /// What the session waits for.
@@ -104,6 +132,7 @@ impl Session {
             id,
             peer,
             local,
+            encrypted: None,
             started: Instant::now(),
             phase: Phase::ExpectUser,
             failed_logins: 0,
@@ -120,7 +149,7 @@ impl Session {
         }
     }
 
-    /// Back to the state after the connection (RFC 959 §4.1.1, REIN). Who was
+    /// Back to the state after the connection or its handshake (RFC 959 §4.1.1, REIN). Who was
     /// logged in gets the time for a login anew; who was not, does not.
     pub(super) fn reset(&mut self) {
         let fresh = Self::new(Arc::clone(&self.shared), self.id, self.peer, self.local);
@@ -131,9 +160,57 @@ impl Session {
         };
         *self = Self {
             failed_logins: self.failed_logins,
+            encrypted: self.encrypted_anew(),
             started,
             ..fresh
         };
+    }
+
+    /// The TLS that stays, with the protection of data as it was at first.
+    fn encrypted_anew(&self) -> Option<Encrypted> {
+        let tls = self.shared.config.tls.as_ref()?;
+        let encrypted = self.encrypted.as_ref()?;
+        Some(Encrypted::new(encrypted.owner, tls.start))
+    }
+
+    /// Whether TLS comes before everything else.
+    pub(crate) fn starts_encrypted(&self) -> bool {
+        let tls = self.shared.config.tls.as_ref();
+        tls.is_some_and(|tls| tls.start == TlsStart::Connection)
+    }
+
+    /// Makes the handshake, within the time for the login. Dropping the future closes the connection.
+    ///
+    /// # Errors
+    /// It failed or took too long; the connection is of no more use.
+    pub(crate) async fn encrypt(&mut self, stream: Stream) -> io::Result<Stream> {
+        let shared = Arc::clone(&self.shared);
+        let tls = shared.config.tls.as_ref();
+        let tls = tls.ok_or(io::ErrorKind::Unsupported)?;
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let owner = TicketOwner::new(random);
+        let deadline = self.started + shared.config.timeouts.login;
+        let stream = tokio::time::timeout_at(deadline, tls.server.accept(stream, owner))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        if let Some(stream) = stream.as_tls() {
+            tracing::debug!(tls = stream.description(), "encrypted");
+        }
+        self.encrypted = Some(Encrypted::new(owner, tls.start));
+        Ok(stream)
+    }
+
+    /// How the next data connection is encrypted, if it is.
+    pub(super) fn data_tls(&self) -> Option<DataTls> {
+        let tls = self.shared.config.tls.as_ref()?;
+        let encrypted = self.encrypted.as_ref().filter(|tls| tls.private)?;
+        Some(DataTls {
+            server: Arc::clone(&tls.server),
+            owner: encrypted.owner,
+            binding: tls.binding,
+            end: tls.upload_end,
+        })
     }
 
     pub(crate) fn greeting(&self) -> Reply {
@@ -154,7 +231,7 @@ impl Session {
         Approach {
             peer: self.peer,
             protocol: Protocol::Ftp,
-            secure: false,
+            secure: self.encrypted.is_some(),
         }
     }
 
@@ -191,6 +268,10 @@ impl Session {
         Ok(match command {
             Command::User(name) => self.user(name),
             Command::Pass(password) => self.pass(password).await,
+            Command::Auth => self.auth(),
+            Command::Pbsz => self.pbsz(),
+            Command::Prot(level) => self.prot(level),
+            Command::Ccc => self.ccc(),
             Command::Acct => Reply::new(ReplyCode::SUPERFLUOUS, "No account is needed beside the user.").into(),
             Command::Rein => self.rein(),
             Command::Quit => Outcome::Close(Reply::new(ReplyCode::GOODBYE, "Goodbye.")),
@@ -299,8 +380,13 @@ impl Session {
         self.announced = None;
     }
 
-    /// Whether a transfer has somewhere to go.
+    /// Whether a transfer has somewhere to go, and may go there.
     pub(super) fn needs_channel(&self) -> Option<Outcome> {
+        let clear = self.encrypted.as_ref().is_some_and(|tls| !tls.private);
+        if clear && self.needs_private_data() {
+            let text = "Data connections must be encrypted; PROT P required.";
+            return Some(Reply::new(ReplyCode::PROTECTION_REFUSED, text).into());
+        }
         matches!(self.channel, DataChannel::Unset).then(|| {
             Reply::new(
                 ReplyCode::CANNOT_OPEN_DATA,
@@ -332,6 +418,11 @@ impl Session {
         lines.push(match self.login() {
             Some(login) => format!(" Logged in as {}", login.account.name).into_bytes(),
             None => b" Not logged in".to_vec(),
+        });
+        lines.push(match &self.encrypted {
+            None => b" Not encrypted".to_vec(),
+            Some(tls) if tls.private => b" Encrypted, with the data".to_vec(),
+            Some(_) => b" Encrypted, without the data".to_vec(),
         });
         lines.push(format!(" TYPE: {kind}, STRUcture: File, MODE: Stream").into_bytes());
         if self.restart > 0 {

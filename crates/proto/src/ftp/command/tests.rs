@@ -56,6 +56,9 @@ fn parameters_that_the_standard_knows_and_we_do_not_answer_504() {
         ("TYPE L 7", Verb::Type),
         ("MODE B", Verb::Mode),
         ("STRU R", Verb::Stru),
+        ("AUTH TLS-P", Verb::Auth),
+        ("AUTH GSSAPI", Verb::Auth),
+        ("PROT X", Verb::Prot),
     ] {
         assert_eq!(
             parse(line),
@@ -69,6 +72,41 @@ fn parameters_that_the_standard_knows_and_we_do_not_answer_504() {
         parse("TYPE X"),
         Err(CommandError::InvalidArgument(Verb::Type.info()))
     );
+}
+
+#[test]
+fn tls_has_three_names_and_protection_four_levels() {
+    for line in ["AUTH TLS", "auth tls", "AUTH TLS-C", "AUTH SSL"] {
+        assert_eq!(parse(line), Ok(Command::Auth), "{line}");
+    }
+    for (line, level) in [
+        ("PROT C", ProtectionLevel::Clear),
+        ("PROT s", ProtectionLevel::Safe),
+        ("PROT E", ProtectionLevel::Confidential),
+        ("PROT p", ProtectionLevel::Private),
+    ] {
+        assert_eq!(parse(line), Ok(Command::Prot(level)), "{line}");
+    }
+    assert_eq!(parse("PBSZ 0"), Ok(Command::Pbsz));
+    assert_eq!(
+        parse("PBSZ none"),
+        Err(CommandError::InvalidArgument(Verb::Pbsz.info()))
+    );
+}
+
+#[test]
+fn requests_of_http_are_told_from_unknown_verbs() {
+    for line in [
+        "GET / HTTP/1.1",
+        "POST /x HTTP/1.0",
+        "PUT",
+        "OPTIONS * HTTP/1.1",
+    ] {
+        assert_eq!(parse(line), Err(CommandError::Http), "{line}");
+    }
+    for line in ["get file", "GETX", "Host: example.org"] {
+        assert_eq!(parse(line), Err(CommandError::UnknownVerb), "{line}");
+    }
 }
 
 #[test]

@@ -68,6 +68,7 @@ impl Session {
             self.local,
             self.peer_address(),
             config.timeouts.data_connect,
+            self.data_tls(),
         );
         match opened {
             Ok((channel, address)) => {
@@ -101,7 +102,7 @@ impl Session {
         // The control peer's address keeps the scope of a link-local one.
         let mut address = self.peer;
         address.set_port(target.port());
-        self.channel = DataChannel::Active(address);
+        self.channel = DataChannel::Active(address, self.data_tls());
         Reply::new(ReplyCode::OK, "Will connect there.").into()
     }
 }

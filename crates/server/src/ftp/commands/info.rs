@@ -21,6 +21,9 @@ impl Session {
 
     fn feature(&self, row: &VerbInfo) -> Option<String> {
         let feature = row.feature?;
+        if matches!(row.verb, Verb::Auth | Verb::Pbsz | Verb::Prot) {
+            self.shared.config.tls.as_ref()?;
+        }
         Some(match row.verb {
             Verb::Mlst => self.facts.feature(),
             Verb::Hash => self.hash_feature(),

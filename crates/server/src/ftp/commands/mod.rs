@@ -7,6 +7,7 @@ mod files;
 mod info;
 mod listing;
 mod login;
+mod security;
 mod transfer;
 
 pub(super) use transfer::finished;

@@ -5,6 +5,7 @@ use wharf_proto::ftp::reply::{Reply, ReplyCode};
 use wharf_proto::ftp::verb::Verb;
 use wharf_vfs::{Disposition, UploadOptions};
 
+use crate::ftp::data::ConnectError;
 use crate::ftp::refusal::reply_to;
 use crate::ftp::running::{Completed, Failure, Finished, Work};
 use crate::ftp::session::{Outcome, Session};
@@ -124,7 +125,19 @@ fn complete(completed: &Completed) -> Reply {
 
 fn failed(failure: &Failure) -> Reply {
     match failure {
-        Failure::NoConnection(_) => Reply::new(
+        Failure::NoConnection(ConnectError::Handshake(_)) => Reply::new(
+            ReplyCode::CANNOT_OPEN_DATA,
+            "The TLS handshake of the data connection failed.",
+        ),
+        Failure::NoConnection(ConnectError::Foreign) => Reply::new(
+            ReplyCode::PROTECTION_REFUSED,
+            "The data connection resumed the TLS session of another control connection.",
+        ),
+        Failure::NoConnection(ConnectError::NotResumed) => Reply::new(
+            ReplyCode::PROTECTION_REFUSED,
+            "TLS session reuse required: resume the session of the control connection.",
+        ),
+        Failure::NoConnection(ConnectError::Tcp(_)) => Reply::new(
             ReplyCode::CANNOT_OPEN_DATA,
             "No data connection was made in time; check passive mode and firewalls.",
         ),

@@ -1,0 +1,202 @@
+//! A service with one account, and clients of it over memory.
+
+#![allow(dead_code, reason = "each test binary uses its part of it")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use wharf_accounts::{
+    Account, AccountStore, Authenticator, NewAccount, NewPassword, PasswordPolicy, PasswordPool,
+    PlainLogin, SqliteStore,
+};
+use wharf_model::{Refusal, Secret, Usage};
+use wharf_net::{Connection, ConnectionLimits, ConnectionSlots, Drain, StreamService as _};
+use wharf_server::door::{Door, DoorRules, HomeOpener, HomeUnavailable};
+use wharf_server::ftp::{FtpConfig, FtpService, FtpTls, PassivePorts, Timeouts};
+use wharf_server::registry::Registry;
+use wharf_vfs::storage::local::{LocalOptions, LocalStorage};
+use wharf_vfs::{Home, Ledger, UsageJournal};
+
+pub(crate) const TIMEOUTS: Timeouts = Timeouts {
+    login: Duration::from_secs(30),
+    idle: Duration::from_secs(600),
+    data_connect: Duration::from_secs(20),
+    stall: Duration::from_secs(60),
+};
+
+/// A service with the account `alice`, whose password is `secret`.
+pub(crate) struct Setting {
+    pub(crate) service: Arc<FtpService>,
+    slots: ConnectionSlots,
+    _directory: tempfile::TempDir,
+}
+
+struct OneHome(Arc<Home>);
+
+impl HomeOpener for OneHome {
+    fn open<'a>(
+        &'a self,
+        _account: &'a Account,
+    ) -> BoxFuture<'a, Result<Arc<Home>, HomeUnavailable>> {
+        let home = Arc::clone(&self.0);
+        Box::pin(async { Ok(home) })
+    }
+}
+
+struct Forgetful;
+
+impl UsageJournal for Forgetful {
+    fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn save(&self, _usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Without TLS.
+pub(crate) async fn setting() -> Setting {
+    setting_with(None).await
+}
+
+pub(crate) async fn setting_with(tls: Option<FtpTls>) -> Setting {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = SqliteStore::open(&directory.path().join("wharf.db"))
+        .await
+        .expect("opens");
+    let pool = PasswordPool::new(PasswordPolicy::insecure_for_tests());
+    let password = NewPassword::parse(Secret::new(b"secret".to_vec())).expect("acceptable");
+    let hash = pool.hash(password).await.expect("hashes");
+    let alice = NewAccount::new(
+        "alice".parse().expect("a name"),
+        "/nowhere".into(),
+        SystemTime::UNIX_EPOCH,
+    );
+    store.insert(alice, hash).await.expect("inserts");
+
+    let root = Dir::open_ambient_dir(directory.path(), ambient_authority()).expect("a directory");
+    root.create_dir("home").expect("made");
+    let root = root.open_dir("home").expect("opens");
+    let storage = Arc::new(LocalStorage::new(root, LocalOptions::default()));
+    let home = Home::new(storage, Ledger::new(Usage::ZERO, true, Box::new(Forgetful)));
+
+    let authenticator =
+        Authenticator::new(Arc::new(store), PasswordPolicy::insecure_for_tests()).expect("random");
+    let rules = DoorRules {
+        plain: PlainLogin::LoopbackOnly,
+        sessions_per_account: 10,
+    };
+    let door = Door::new(
+        authenticator,
+        Arc::new(OneHome(home)),
+        Registry::new(),
+        rules,
+    );
+    let config = FtpConfig {
+        greeting: "Ready.".to_owned(),
+        passive_ports: PassivePorts(0..=0),
+        masquerade: None,
+        timeouts: TIMEOUTS,
+        tls,
+    };
+    let limits = ConnectionLimits {
+        total: 1000,
+        per_address: 1000,
+    };
+    Setting {
+        service: Arc::new(FtpService::new(config, Arc::new(door))),
+        slots: ConnectionSlots::new(limits),
+        _directory: directory,
+    }
+}
+
+/// A client's end of a session.
+pub(crate) struct Client {
+    pub(crate) stream: BufReader<Box<dyn Pipe>>,
+}
+
+/// What a client's end may be: a pipe, or TLS on it.
+pub(crate) trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
+
+impl Setting {
+    /// Starts a session for a client at `peer`.
+    pub(crate) fn connect_from(&self, peer: &str) -> Client {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let peer: SocketAddr = peer.parse().expect("an address");
+        let connection = Connection {
+            stream: theirs.into(),
+            peer,
+            local: "127.0.0.1:21".parse().expect("an address"),
+            drain: Drain::new(),
+            slot: self.slots.take(peer.ip()).expect("free"),
+        };
+        tokio::spawn(Arc::clone(&self.service).serve(connection));
+        Client {
+            stream: BufReader::new(Box::new(ours)),
+        }
+    }
+
+    pub(crate) async fn log_in(&self) -> Client {
+        let mut client = self.connect_from("127.0.0.1:50000");
+        client.expect("220").await;
+        for (command, code) in [
+            ("USER alice", "331"),
+            ("PASS secret", "230"),
+            ("TYPE I", "200"),
+        ] {
+            client.send(command).await;
+            client.expect(code).await;
+        }
+        client
+    }
+}
+
+impl Client {
+    pub(crate) async fn send(&mut self, command: &str) {
+        let line = format!("{command}\r\n");
+        self.stream
+            .write_all(line.as_bytes())
+            .await
+            .expect("writes");
+        // TLS gathers what is written.
+        self.stream.flush().await.expect("writes");
+    }
+
+    pub(crate) async fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).await.expect("reads");
+        line
+    }
+
+    pub(crate) async fn expect(&mut self, code: &str) -> String {
+        let line = self.line().await;
+        assert!(line.starts_with(code), "{line:?} instead of {code}");
+        line
+    }
+
+    pub(crate) async fn port(&mut self) -> u16 {
+        self.send("EPSV").await;
+        let reply = self.expect("229").await;
+        reply
+            .split('|')
+            .nth(3)
+            .and_then(|port| port.parse().ok())
+            .expect("a port")
+    }
+
+    pub(crate) async fn data(&mut self) -> TcpStream {
+        let port = self.port().await;
+        TcpStream::connect(("127.0.0.1", port))
+            .await
+            .expect("connects")
+    }
+}
