@@ -78,6 +78,7 @@ impl Setting {
             },
             deadlines: Deadlines::default(),
             data_mode: DataMode::Passive,
+            encryption: None,
         };
         let session = connector.connect().await.expect("logs in");
         let home = session.home().clone();

@@ -267,6 +267,7 @@ impl Stage {
             },
             deadlines: Deadlines::default(),
             data_mode: DataMode::Passive,
+            encryption: None,
         };
         Pool::new(Arc::new(server), 1)
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use wharf_client::{ClientError, ErrorKind, Summary};
 
 /// Every exit code and what it means; the help shows them.
-const CODES: [(u8, &str); 12] = [
+const CODES: [(u8, &str); 13] = [
     (0, "everything was done"),
     (
         1,
@@ -24,6 +24,10 @@ const CODES: [(u8, &str); 12] = [
     (9, "the server's answers make no sense"),
     (10, "the copies differ"),
     (11, "a local file or folder cannot be read or written"),
+    (
+        12,
+        "the connection cannot be encrypted, or the server is not trusted",
+    ),
 ];
 
 /// What a shell reports for a program that SIGINT ended.
@@ -50,6 +54,7 @@ fn code_of(kind: ErrorKind) -> u8 {
         ErrorKind::Protocol => 9,
         ErrorKind::Verification => 10,
         ErrorKind::Local => 11,
+        ErrorKind::Encryption => 12,
         ErrorKind::Interrupted => INTERRUPTED,
     }
 }
@@ -145,6 +150,7 @@ mod tests {
             Kind::Protocol,
             Kind::Verification,
             Kind::Local,
+            Kind::Encryption,
             Kind::Interrupted,
         ] {
             let line = format!("\n{:>5}  ", code_of(kind));

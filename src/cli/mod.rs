@@ -18,6 +18,7 @@ mod settings;
 mod shell;
 mod site;
 mod text;
+mod trust;
 mod user;
 
 use std::process::ExitCode;

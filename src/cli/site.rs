@@ -14,6 +14,7 @@ use wharf_model::{ByteSize, Secret, VirtualPath, escape_for_display};
 
 use crate::cli::CliError;
 use crate::cli::output::{Output, Style};
+use crate::cli::trust::TlsArgs;
 
 /// The environment variable that may hold the password.
 const PASSWORD_VARIABLE: &str = "WHARF_PASSWORD";
@@ -42,6 +43,8 @@ pub(super) struct SiteArgs {
     /// Where passwords are looked up [default: ~/.netrc]
     #[arg(long, value_name = "FILE")]
     netrc_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// How files are transferred.
@@ -164,6 +167,7 @@ impl Site {
             } else {
                 DataMode::Passive
             },
+            encryption: args.tls.encryption(url.scheme)?,
         };
         let pool = Arc::new(Pool::new(Arc::new(server), sessions));
         let login = pool.repeat(args.retries, |session| {
@@ -408,6 +412,7 @@ pub(super) fn parse_url(text: &str) -> Result<RemoteUrl, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
 
     fn urls(texts: &[&str]) -> Vec<RemoteUrl> {
         texts
@@ -425,6 +430,12 @@ mod tests {
         }
     }
 
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SiteArgs,
+    }
+
     #[test]
     fn the_password_of_the_url_goes_over_all_others() {
         let netrc = tempfile::NamedTempFile::new().expect("a file");
@@ -433,15 +444,8 @@ mod tests {
             b"machine h login alice password fromnetrc",
         )
         .expect("written");
-        let args = SiteArgs {
-            json: false,
-            quiet: false,
-            verbose: false,
-            active: false,
-            timeout: 1,
-            retries: 0,
-            netrc_file: Some(netrc.path().to_path_buf()),
-        };
+        let path = netrc.path().to_str().expect("text");
+        let args = Line::parse_from(["test", "--netrc-file", path]).args;
         let found = |url: &str| {
             let url = RemoteUrl::parse(url).expect("a URL");
             let credentials = credentials(&args, &url).expect("credentials");

@@ -5,7 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use wharf_model::{DigestAlgorithm, PathError, escape_for_display};
+use wharf_net::{HandshakeError, TlsClientError};
 
+use crate::trust::Stranger;
 use crate::url::UrlError;
 
 /// Why something that was asked of a server, or of the local disk beside it, failed.
@@ -54,6 +56,43 @@ pub enum ClientError {
     /// The server serves too many connections already, of this client or in all.
     #[error("the server takes no more connections: {0}")]
     TooManyConnections(Said),
+    /// The server does not offer encryption, and it must be.
+    #[error(
+        "{server} offers no encryption, and {why} ({said}); --tls off does without, for everyone to read"
+    )]
+    NotEncrypted {
+        /// `host:port`.
+        server: String,
+        /// Why it must be.
+        why: &'static str,
+        /// What it said.
+        said: Said,
+    },
+    /// TLS cannot be spoken with what it should be spoken with.
+    #[error("cannot encrypt")]
+    EncryptionSettings(#[source] TlsClientError),
+    /// The TLS handshake of the control connection failed.
+    #[error("cannot encrypt the connection")]
+    Handshake(#[source] HandshakeError),
+    /// That of a data connection.
+    #[error("cannot encrypt a data connection")]
+    DataHandshake(#[source] HandshakeError),
+    /// Nothing vouches for the server, and it was never met.
+    #[error("the certificate of {server} is not trusted: {}; its fingerprint is {}. If that is the server's, --accept-new remembers it", .stranger.reason, .stranger.fingerprint)]
+    UnknownServer {
+        /// `host:port`.
+        server: String,
+        /// What it showed.
+        stranger: Stranger,
+    },
+    /// The server shows another certificate than the one it was met with.
+    #[error("THE CERTIFICATE OF {server} HAS CHANGED, and {} ({}). Somebody may be listening in. If the server's operator confirms the change, remove the server's lines from the known-hosts file", .stranger.reason, .stranger.fingerprint)]
+    ServerChanged {
+        /// `host:port`.
+        server: String,
+        /// What it shows now.
+        stranger: Stranger,
+    },
     /// User or password is wrong, or the account may not log in.
     #[error("login failed: {0}")]
     Login(Said),
@@ -143,6 +182,8 @@ pub enum ErrorKind {
     ServerDiskFull,
     /// Unreachable, broken, silent or overloaded.
     Network,
+    /// The connection cannot be encrypted, or the server is not trusted.
+    Encryption,
     /// The server's words make no sense.
     Protocol,
     /// The copies differ.
@@ -164,6 +205,7 @@ impl ErrorKind {
             Self::Quota => "quota",
             Self::ServerDiskFull => "server_disk_full",
             Self::Network => "network",
+            Self::Encryption => "encryption",
             Self::Protocol => "protocol",
             Self::Verification => "verification",
             Self::Local => "local",
@@ -192,6 +234,12 @@ impl ClientError {
             | Self::Timeout { .. }
             | Self::TooManyConnections(_)
             | Self::TryLater(_) => ErrorKind::Network,
+            Self::NotEncrypted { .. }
+            | Self::EncryptionSettings(_)
+            | Self::Handshake(_)
+            | Self::DataHandshake(_)
+            | Self::UnknownServer { .. }
+            | Self::ServerChanged { .. } => ErrorKind::Encryption,
             Self::Protocol(_) => ErrorKind::Protocol,
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => ErrorKind::Verification,
             Self::Local { .. } => ErrorKind::Local,
@@ -204,6 +252,7 @@ impl ClientError {
         match self {
             Self::Connect { .. }
             | Self::DataConnect(_)
+            | Self::DataHandshake(HandshakeError::Failed(_))
             | Self::Connection(_)
             | Self::Closed(_)
             | Self::Timeout { .. }
@@ -226,6 +275,11 @@ impl ClientError {
                 | Self::Timeout { .. }
                 | Self::TooManyConnections(_)
                 | Self::Login(_)
+                | Self::NotEncrypted { .. }
+                | Self::Handshake(_)
+                | Self::DataHandshake(_)
+                | Self::UnknownServer { .. }
+                | Self::ServerChanged { .. }
                 | Self::Protocol(_)
                 | Self::Interrupted
         )
@@ -290,6 +344,8 @@ impl fmt::Display for Said {
 pub enum Waiting {
     /// TCP connection of the control connection.
     Connect,
+    /// A TLS handshake.
+    Handshake,
     /// A reply to a command.
     Reply,
     /// The data connection.
@@ -306,6 +362,7 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connect => "connecting",
+            Self::Handshake => "encryption was being agreed on",
             Self::Reply => "a reply was due",
             Self::DataConnect => "opening a data connection",
             Self::Data => "data was being transferred",

@@ -231,6 +231,7 @@ impl FakeServer {
             },
             deadlines: Deadlines::default(),
             data_mode: DataMode::Passive,
+            encryption: None,
         }
     }
 

@@ -18,6 +18,7 @@ mod progress;
 mod pump;
 mod remote;
 mod transfer;
+mod trust;
 mod url;
 mod walk;
 
@@ -43,5 +44,9 @@ pub use remote::{
     RemoteRead, RemoteWrite, WriteStart,
 };
 pub use transfer::{Download, Listed, TransferOptions, Transfers, Upload};
-pub use url::{RemoteUrl, UrlComponent, UrlError, UrlPart, UrlPath};
+pub use trust::{
+    Encryption, EncryptionPolicy, Fingerprint, InvalidFingerprint, Known, Stranger, Trust,
+    find_known, known_line, server_name,
+};
+pub use url::{RemoteUrl, Scheme, UrlComponent, UrlError, UrlPart, UrlPath};
 pub use walk::{TreeEntry, WalkOptions, below, walk_local, walk_remote};

@@ -17,6 +17,8 @@ use wharf_model::{PathError, Secret, VirtualPath};
 /// Where a remote file or directory is, and as whom to ask for it.
 #[derive(Debug, Clone)]
 pub struct RemoteUrl {
+    /// Which protocol.
+    pub scheme: Scheme,
     /// Login name; `None` where the URL gives none.
     pub user: Option<Vec<u8>>,
     /// Password; `None` where the URL gives none.
@@ -29,10 +31,34 @@ pub struct RemoteUrl {
     pub path: UrlPath,
 }
 
-impl RemoteUrl {
-    /// Port of the control connection (RFC 959 §5.2).
-    pub const FTP_PORT: u16 = 21;
+/// The protocol of a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// FTP (RFC 959), with TLS as options say.
+    Ftp,
+    /// FTP over TLS from the first byte.
+    Ftps,
+}
 
+impl Scheme {
+    /// Port of the control connection (RFC 959 §5.2; IANA `ftps`).
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Ftp => 21,
+            Self::Ftps => 990,
+        }
+    }
+
+    /// As it is written before `://`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ftp => "ftp",
+            Self::Ftps => "ftps",
+        }
+    }
+}
+
+impl RemoteUrl {
     /// Whether `text` is meant as a URL rather than as a local path.
     pub fn looks_like_url(text: &str) -> bool {
         text.split_once("://").is_some_and(|(scheme, _)| {
@@ -46,19 +72,21 @@ impl RemoteUrl {
     /// [`UrlError`], by the part that is wrong.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::NoScheme)?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "ftp" => {}
-            "ftps" | "sftp" | "scp" => return Err(UrlError::NotInThisVersion(scheme.to_owned())),
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "ftp" => Scheme::Ftp,
+            "ftps" => Scheme::Ftps,
+            "sftp" | "scp" => return Err(UrlError::NotInThisVersion(scheme.to_owned())),
             _ => return Err(UrlError::UnknownScheme(scheme.to_owned())),
-        }
+        };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, password, host_and_port) = split_user_info(authority)?;
         let (host, port) = split_host(host_and_port)?;
         Ok(Self {
+            scheme,
             user,
             password,
             host,
-            port: port.unwrap_or(Self::FTP_PORT),
+            port: port.unwrap_or(scheme.default_port()),
             path: UrlPath::parse(path)?,
         })
     }
@@ -67,7 +95,7 @@ impl RemoteUrl {
 /// Writes the URL without its password.
 impl fmt::Display for RemoteUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ftp://")?;
+        write!(f, "{}://", self.scheme.name())?;
         if let Some(user) = &self.user {
             write!(f, "{}@", percent_encode(user, PATH_ESCAPES))?;
         }
@@ -76,7 +104,7 @@ impl fmt::Display for RemoteUrl {
         } else {
             f.write_str(&self.host)?;
         }
-        if self.port != Self::FTP_PORT {
+        if self.port != self.scheme.default_port() {
             write!(f, ":{}", self.port)?;
         }
         write!(f, "/{}", self.path)
@@ -364,10 +392,10 @@ pub enum UrlError {
     #[error("not a URL; write it as ftp://user@host/path")]
     NoScheme,
     /// A scheme of a file-transfer protocol that is still to come.
-    #[error("{0}:// is not in this version; use ftp://")]
+    #[error("{0}:// is not in this version; use ftp:// or ftps://")]
     NotInThisVersion(String),
     /// Any other scheme.
-    #[error("unknown scheme {0:?}; use ftp://")]
+    #[error("unknown scheme {0:?}; use ftp:// or ftps://")]
     UnknownScheme(String),
     /// The host is missing or no name and no address.
     #[error("the URL has no valid host; write it as ftp://user@host/path")]
@@ -490,7 +518,6 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (url, error) in [
             ("host/path", UrlError::NoScheme),
-            ("ftps://h/", UrlError::NotInThisVersion("ftps".into())),
             ("sftp://h/", UrlError::NotInThisVersion("sftp".into())),
             ("http://h/", UrlError::UnknownScheme("http".into())),
             ("ftp:///x", UrlError::InvalidHost),

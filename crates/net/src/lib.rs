@@ -8,7 +8,7 @@
 //!
 //! What is spoken on a connection is the service's business; this crate admits
 //! peers, counts them, hands over one [`Stream`] each, and ends them in order.
-//! A service may put TLS on its stream with a [`TlsServer`].
+//! A service may put TLS on its stream with a [`TlsServer`]; a client, with a [`TlsClient`].
 //! It depends on no other crate of the workspace.
 
 mod accept;
@@ -19,6 +19,7 @@ mod limit;
 mod service;
 mod stream;
 mod tls;
+mod tls_client;
 
 pub use accept::{AcceptOptions, serve};
 pub use access::{AccessHook, AllowAll, Verdict};
@@ -30,4 +31,7 @@ pub use stream::Stream;
 pub use tls::{
     BareEnd, ClientAuthorities, ForeignTickets, Joined, Resumption, TicketOwner, TlsOptions,
     TlsServer, TlsSetupError, TlsStream,
+};
+pub use tls_client::{
+    Distrust, HandshakeError, Pinned, TlsClient, TlsClientError, TlsClientOptions, TrustedBy,
 };

@@ -60,10 +60,14 @@ impl Stream {
     /// process is killed, or an end like any other (SO_LINGER with no time).
     /// A stream that is no TCP connection has nothing to set.
     pub fn set_reset_on_drop(&self, reset: bool) {
-        if let Self::Tcp(socket) = self {
-            let linger = reset.then_some(Duration::ZERO);
-            // Failing leaves the ordinary end.
-            let _ = SockRef::from(socket).set_linger(linger);
+        match self {
+            Self::Tcp(socket) => {
+                let linger = reset.then_some(Duration::ZERO);
+                // Failing leaves the ordinary end.
+                let _ = SockRef::from(socket).set_linger(linger);
+            }
+            Self::Tls(stream) => stream.below().set_reset_on_drop(reset),
+            Self::Memory(_) => {}
         }
     }
 }

@@ -18,8 +18,8 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
-use tokio_rustls::rustls::{self, HandshakeKind, RootCertStore, ServerConfig, ServerConnection};
-use tokio_rustls::{Accept, TlsAcceptor, server};
+use tokio_rustls::rustls::{self, CommonState, HandshakeKind, RootCertStore, ServerConfig};
+use tokio_rustls::{Accept, TlsAcceptor};
 
 use crate::Stream;
 
@@ -160,7 +160,7 @@ impl TlsServer {
         };
         let config = with_tickets(&self.live().first, Arc::new(tickets));
         let stream = handshake(config, stream).await?;
-        Ok(TlsStream::wrap(stream, BareEnd::Tolerated))
+        Ok(TlsStream::wrap(stream.into(), BareEnd::Tolerated))
     }
 
     /// Makes the handshake of a connection that should belong to `owner`. It
@@ -190,7 +190,7 @@ impl TlsServer {
             (true, _) => Resumption::Foreign,
         };
         Ok(Joined {
-            stream: TlsStream::wrap(stream, bare_end),
+            stream: TlsStream::wrap(stream.into(), bare_end),
             resumption,
         })
     }
@@ -376,12 +376,12 @@ impl fmt::Debug for Taken {
 /// An encrypted stream.
 #[derive(Debug)]
 pub struct TlsStream {
-    below: server::TlsStream<Stream>,
+    below: tokio_rustls::TlsStream<Stream>,
     bare_end: BareEnd,
 }
 
 impl TlsStream {
-    fn wrap(below: server::TlsStream<Stream>, bare_end: BareEnd) -> Stream {
+    pub(crate) fn wrap(below: tokio_rustls::TlsStream<Stream>, bare_end: BareEnd) -> Stream {
         Stream::Tls(Box::new(Self { below, bare_end }))
     }
 
@@ -406,7 +406,7 @@ impl TlsStream {
         self.below.get_ref().0
     }
 
-    fn session(&self) -> &ServerConnection {
+    fn session(&self) -> &CommonState {
         self.below.get_ref().1
     }
 }

@@ -53,6 +53,23 @@ impl Control {
         }
     }
 
+    /// The connection over another stream that `secure` makes of this one's.
+    /// What the server sent ahead came unprotected, and is dropped unread
+    /// (as in CVE-2011-0411).
+    pub(super) async fn secured(
+        self,
+        secure: impl AsyncFnOnce(Stream) -> Result<Stream, ClientError>,
+    ) -> Result<Self, ClientError> {
+        let mut secured = Self::new(
+            secure(self.stream).await?,
+            self.local,
+            self.peer,
+            self.reply_deadline,
+        );
+        secured.owed = false;
+        Ok(secured)
+    }
+
     /// Whether every command has had its reply and the server has not hung up.
     pub(super) fn is_in_step(&self) -> bool {
         !self.owed

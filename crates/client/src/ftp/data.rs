@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use wharf_model::VirtualPath;
-use wharf_net::Stream;
+use wharf_net::{HandshakeError, Stream};
 use wharf_proto::ftp::address::{format_eprt, format_port, parse_epsv, parse_pasv};
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
 
@@ -106,9 +106,18 @@ impl FtpSession {
         if !reply.code().is_preliminary() {
             return Err(refused_start(&reply));
         }
-        match prepared {
-            Prepared::Connected(stream) => Ok(stream),
-            Prepared::Listening(listener) => self.accept(listener).await,
+        let stream = match prepared {
+            Prepared::Connected(stream) => stream,
+            Prepared::Listening(listener) => self.accept(listener).await?,
+        };
+        match &self.securing {
+            None => Ok(stream),
+            Some(securing) => match securing.data(stream).await {
+                Err(ClientError::DataHandshake(error @ HandshakeError::Failed(_))) => {
+                    Err(explain(&mut self.control, io::Error::other(error)).await)
+                }
+                other => other,
+            },
         }
     }
 
@@ -320,8 +329,11 @@ impl FtpWrite<'_> {
             Ok(Err(error)) => return Err(explain(self.control, error).await),
             Err(_) => return Err(stalled(self.stall)),
         }
+        // Closed after the verdict: closing with TLS tickets unread would reset the
+        // connection, and the server could lose what it has not read yet.
+        let verdict = hear_end(self.control, self.stall).await;
         drop(self.data);
-        hear_end(self.control, self.stall).await
+        verdict
     }
 }
 

@@ -11,6 +11,7 @@ mod digest;
 mod features;
 mod listing;
 mod refusal;
+mod secure;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,11 +29,13 @@ use self::data::PassiveCommand;
 use self::features::Features;
 use self::listing::ListStyle;
 use self::refusal::{is_not_understood, refusal};
+use self::secure::{Securing, introduce, protect_data};
 use crate::error::{ClientError, Waiting};
 use crate::remote::{
     Abilities, Answer, Connector, Remote, RemoteEntry, RemotePartial, RemoteRead, RemoteWrite,
     WriteStart,
 };
+use crate::trust::Encryption;
 
 /// How long the client waits, by what it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,12 +103,21 @@ pub struct FtpServer {
     pub deadlines: Deadlines,
     /// Who opens data connections.
     pub data_mode: DataMode,
+    /// How connections are encrypted; `None` leaves them open for everyone to read.
+    pub encryption: Option<Arc<Encryption>>,
 }
 
 impl Connector for FtpServer {
     fn connect(&self) -> Answer<'_, Box<dyn Remote>> {
         async move {
-            let session: Box<dyn Remote> = Box::new(FtpSession::connect(self.clone()).await?);
+            let session = match (FtpSession::connect(self.clone()).await, &self.encryption) {
+                (Err(ClientError::UnknownServer { server, stranger }), Some(encryption)) => {
+                    introduce(encryption, server, stranger).await?;
+                    FtpSession::connect(self.clone()).await?
+                }
+                (result, _) => result?,
+            };
+            let session: Box<dyn Remote> = Box::new(session);
             Ok(session)
         }
         .boxed()
@@ -127,6 +139,8 @@ struct FtpSession {
     /// OPTS HASH was sent.
     told_hash: bool,
     sets_times: bool,
+    /// Encrypts data connections; `None` where the control connection is not encrypted.
+    securing: Option<Securing>,
 }
 
 impl FtpSession {
@@ -138,9 +152,30 @@ impl FtpSession {
         keep_alive(&socket);
         let stream = Stream::from(socket);
         stream.set_nodelay();
+        let securing = match &server.encryption {
+            None => None,
+            Some(encryption) => Some(Securing::new(
+                encryption,
+                &server.host,
+                peer,
+                deadlines.connect,
+            )?),
+        };
+        let stream = match &securing {
+            Some(securing) if securing.is_implicit() => securing.at_once(stream).await?,
+            _ => stream,
+        };
         let mut control = Control::new(stream, local, peer, deadlines.reply);
         greet(&mut control, deadlines.reply).await?;
+        let mut is_encrypted = securing.as_ref().is_some_and(Securing::is_implicit);
+        if let (Some(securing), false) = (&securing, is_encrypted) {
+            (control, is_encrypted) = securing.by_command(control).await?;
+        }
+        let securing = securing.filter(|_| is_encrypted);
         log_in(&mut control, &server.credentials).await?;
+        if securing.is_some() {
+            protect_data(&mut control).await?;
+        }
         let features = ask_for_features(&mut control).await?;
         settle_options(&mut control, &features).await?;
         let home = working_directory(&mut control).await?;
@@ -155,6 +190,7 @@ impl FtpSession {
             list_style: ListStyle::for_server(&features),
             features,
             server: Arc::new(server),
+            securing,
         };
         session.choose_hash().await?;
         Ok(session)

@@ -1,0 +1,197 @@
+//! Which servers are trusted: by an authority, or because they were met before.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use wharf_model::{Digest, DigestAlgorithm, Hasher};
+use wharf_net::Distrust;
+
+use crate::error::ClientError;
+
+/// How connections are encrypted.
+#[derive(Debug)]
+pub struct Encryption {
+    /// Whether they must be.
+    pub policy: EncryptionPolicy,
+    /// Authorities whose certificates are trusted.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// The client's own certificate and what leads to its authority, with its key.
+    pub identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    /// What is known about servers.
+    pub trust: Arc<dyn Trust>,
+}
+
+/// When a connection is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncryptionPolicy {
+    /// Where the server offers it (RFC 4217 §4), and always with one that was
+    /// met with encryption before. On the loopback interface, where nobody can
+    /// listen in, any certificate will do.
+    Optional,
+    /// Always (RFC 4217 §4).
+    Required,
+    /// Always, and from the first byte (`ftps://`).
+    Implicit,
+}
+
+/// What is known about a server that was met with encryption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// An authority vouched for it.
+    ByAuthority,
+    /// None did, and a person took this certificate for the server's.
+    ByFingerprint(Fingerprint),
+}
+
+/// Remembers servers.
+pub trait Trust: Send + Sync + fmt::Debug {
+    /// What is known about `server`, written `host:port`.
+    ///
+    /// # Errors
+    /// [`ClientError::Local`] when it cannot be read.
+    fn known(&self, server: &str) -> Result<Option<Known>, ClientError>;
+
+    /// Remembers that.
+    ///
+    /// # Errors
+    /// [`ClientError::Local`] when it cannot be written.
+    fn remember(&self, server: &str, known: Known) -> Result<(), ClientError>;
+
+    /// Whether a server that nothing vouches for is trusted from now on.
+    fn accept<'a>(&'a self, server: &'a str, stranger: Stranger) -> BoxFuture<'a, bool>;
+}
+
+/// A server that nothing vouches for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stranger {
+    /// Of its certificate.
+    pub fingerprint: Fingerprint,
+    /// Why no authority vouches for it.
+    pub reason: Distrust,
+}
+
+/// SHA-256 of a certificate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// That of a certificate.
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
+        let mut hasher = Hasher::new(DigestAlgorithm::Sha256);
+        hasher.update(certificate);
+        Self::from_digest(&hasher.finish()).expect("a SHA-256 has 32 bytes")
+    }
+
+    fn from_digest(digest: &Digest) -> Option<Self> {
+        digest.as_bytes().try_into().ok().map(Self)
+    }
+}
+
+/// `sha256:` and 64 hexadecimal digits.
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(PREFIX)?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = InvalidFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.strip_prefix(PREFIX)
+            .and_then(|hex| Digest::parse_hex(DigestAlgorithm::Sha256, hex))
+            .and_then(|digest| Self::from_digest(&digest))
+            .ok_or(InvalidFingerprint)
+    }
+}
+
+const PREFIX: &str = "sha256:";
+
+/// Text that is no fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint is sha256: and 64 hexadecimal digits")]
+pub struct InvalidFingerprint;
+
+/// How a server is written in a list of known ones: `host:port`.
+pub fn server_name(host: &str, port: u16) -> String {
+    let host = host.to_ascii_lowercase();
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// What the text of a known-hosts file says about `server`; the last line counts.
+///
+/// A line is `host:port tls authority` or `host:port tls sha256:…`; `#` begins
+/// a comment, and what else a line says is left to other versions.
+pub fn find_known(text: &str, server: &str) -> Option<Known> {
+    text.lines().rev().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        if words.next() != Some(server) || words.next() != Some(KIND) {
+            return None;
+        }
+        match words.next()? {
+            AUTHORITY => Some(Known::ByAuthority),
+            fingerprint => fingerprint.parse().ok().map(Known::ByFingerprint),
+        }
+    })
+}
+
+/// The line that remembers it, with its end.
+pub fn known_line(server: &str, known: Known) -> String {
+    match known {
+        Known::ByAuthority => format!("{server} {KIND} {AUTHORITY}\n"),
+        Known::ByFingerprint(fingerprint) => format!("{server} {KIND} {fingerprint}\n"),
+    }
+}
+
+const KIND: &str = "tls";
+const AUTHORITY: &str = "authority";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fingerprint(byte: u8) -> Fingerprint {
+        Fingerprint([byte; 32])
+    }
+
+    #[test]
+    fn a_file_of_known_hosts_is_read_as_it_was_written() {
+        let server = server_name("Files.example", 21);
+        let mut text = "# mine\nfiles.example:21 ssh-ed25519 AAAA\nbroken\n".to_owned();
+        assert_eq!(find_known(&text, &server), None);
+        text += &known_line(&server, Known::ByFingerprint(fingerprint(1)));
+        text += &known_line(&server_name("::1", 990), Known::ByAuthority);
+        assert_eq!(
+            find_known(&text, &server),
+            Some(Known::ByFingerprint(fingerprint(1)))
+        );
+        assert_eq!(find_known(&text, "[::1]:990"), Some(Known::ByAuthority));
+        assert_eq!(find_known(&text, "files.example:2121"), None);
+        text += &known_line(&server, Known::ByAuthority);
+        assert_eq!(find_known(&text, &server), Some(Known::ByAuthority));
+    }
+
+    #[test]
+    fn a_fingerprint_is_the_sha_256_of_the_certificate() {
+        // FIPS 180-4, example of SHA-256.
+        let of = Fingerprint::of(&CertificateDer::from(b"abc".as_slice()));
+        let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(of.to_string(), text);
+        assert_eq!(text.parse(), Ok(of));
+        assert_eq!("sha256:00".parse::<Fingerprint>(), Err(InvalidFingerprint));
+    }
+}

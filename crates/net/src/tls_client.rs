@@ -1,0 +1,481 @@
+//! TLS on a stream, on the client's side.
+//!
+//! A [`TlsClient`] is for one server: its first connection, and others that
+//! join it, share one store of sessions and no other does, as servers that bind
+//! joining connections to their first one expect. All of them must show the
+//! certificate that the first one showed.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
+use tokio_rustls::rustls::crypto::{
+    CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
+use tokio_rustls::rustls::{
+    self, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use tokio_rustls::{TlsConnector, TlsStream as RustlsStream};
+
+use crate::Stream;
+use crate::tls::{BareEnd, TlsStream};
+
+/// Sessions that are remembered: one for each connection that joins, and some more.
+const SESSIONS: usize = 64;
+
+/// How a client speaks TLS with a server.
+pub struct TlsClientOptions {
+    /// Authorities whose certificates are trusted.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Whether a certificate that no authority vouches for is trusted all the same.
+    pub pinned: Pinned,
+    /// The client's own certificate and what leads to its authority, with its key.
+    pub identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    /// Names of protocols (ALPN, RFC 7301) for the first connection; none are offered where it is empty.
+    pub protocols: Vec<Vec<u8>>,
+}
+
+/// Says whether a certificate is one that the caller knows.
+pub type Pinned = Arc<dyn Fn(&CertificateDer<'_>) -> bool + Send + Sync>;
+
+/// Speaks TLS with one server.
+pub struct TlsClient {
+    first: Arc<ClientConfig>,
+    joining: Arc<ClientConfig>,
+    judge: Arc<Judge>,
+    name: ServerName<'static>,
+}
+
+/// Why a server's certificate was trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrustedBy {
+    /// An authority vouches for it.
+    Authority,
+    /// The caller knows it.
+    Pin,
+}
+
+impl TlsClient {
+    /// A client for the server that is called `host`: a name or an address.
+    ///
+    /// # Errors
+    /// [`TlsClientError`].
+    pub fn new(host: &str, options: TlsClientOptions) -> Result<Self, TlsClientError> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsClientError::Name)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        // A system's store may hold certificates that nothing can read any more.
+        roots.add_parsable_certificates(options.roots);
+        let authorities = if roots.is_empty() {
+            None
+        } else {
+            let builder =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+            Some(builder.build().map_err(TlsClientError::Authorities)?)
+        };
+        let judge = Arc::new(Judge {
+            authorities,
+            pinned: options.pinned,
+            provider: Arc::clone(&provider),
+            first: OnceLock::new(),
+            trusted_by: OnceLock::new(),
+            refused: Mutex::new(None),
+        });
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsClientError::Options)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&judge) as Arc<dyn ServerCertVerifier>);
+        let mut joining = match options.identity {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => builder
+                .with_client_auth_cert(chain, key)
+                .map_err(TlsClientError::Options)?,
+        };
+        joining.resumption = Resumption::in_memory_sessions(SESSIONS);
+        let mut first = joining.clone();
+        first.alpn_protocols = options.protocols;
+        Ok(Self {
+            first: Arc::new(first),
+            joining: Arc::new(joining),
+            judge,
+            name,
+        })
+    }
+
+    /// Makes the handshake of the first connection. Has no deadline of its own.
+    /// Dropping the future closes the stream.
+    ///
+    /// # Errors
+    /// [`HandshakeError`].
+    pub async fn connect(&self, stream: Stream) -> Result<Stream, HandshakeError> {
+        self.handshake(&self.first, stream).await
+    }
+
+    /// Makes the handshake of a connection that joins the first, resuming its session.
+    ///
+    /// # Errors
+    /// [`HandshakeError`].
+    pub async fn connect_joining(&self, stream: Stream) -> Result<Stream, HandshakeError> {
+        self.handshake(&self.joining, stream).await
+    }
+
+    /// Why the server is trusted, once it is.
+    pub fn trusted_by(&self) -> Option<TrustedBy> {
+        self.judge.trusted_by.get().copied()
+    }
+
+    async fn handshake(
+        &self,
+        config: &Arc<ClientConfig>,
+        stream: Stream,
+    ) -> Result<Stream, HandshakeError> {
+        let connector = TlsConnector::from(Arc::clone(config));
+        // The future is boxed: it is large, and its session outlives it by far.
+        match Box::pin(connector.connect(self.name.clone(), stream)).await {
+            Ok(stream) => Ok(TlsStream::wrap(
+                RustlsStream::Client(stream),
+                BareEnd::Tolerated,
+            )),
+            Err(error) => {
+                let refused = self.judge.refused().take();
+                Err(match refused {
+                    Some((certificate, reason)) => HandshakeError::Untrusted {
+                        certificate,
+                        reason,
+                    },
+                    None => HandshakeError::Failed(error),
+                })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TlsClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsClient")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TlsClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsClientOptions").finish_non_exhaustive()
+    }
+}
+
+/// TLS cannot be spoken with these options.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsClientError {
+    /// The host is neither a name nor an address.
+    #[error("no certificate can be issued for such a host name")]
+    Name,
+    /// The authorities.
+    #[error("the trusted authorities cannot be used")]
+    Authorities(#[source] rustls::client::VerifierBuilderError),
+    /// The client's own certificate and its key.
+    #[error("the client's certificate and its key cannot be used")]
+    Options(#[source] rustls::Error),
+}
+
+/// No encrypted stream was made.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The server's certificate is not trusted.
+    #[error("the server's certificate is not trusted: {reason}")]
+    Untrusted {
+        /// The certificate.
+        certificate: CertificateDer<'static>,
+        /// Why not.
+        reason: Distrust,
+    },
+    /// Anything else.
+    #[error("the TLS handshake failed")]
+    Failed(#[source] io::Error),
+}
+
+/// Why a certificate is not trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Distrust {
+    /// No trusted authority vouches for it.
+    #[error("no trusted authority vouches for it")]
+    UnknownAuthority,
+    /// It is for another host.
+    #[error("it is for another host")]
+    WrongName,
+    /// It has expired.
+    #[error("it has expired")]
+    Expired,
+    /// It is not valid yet.
+    #[error("it is not valid yet")]
+    NotYetValid,
+    /// It has been taken back.
+    #[error("it has been revoked")]
+    Revoked,
+    /// It differs from that of the first connection.
+    #[error("it is not the certificate that the first connection showed")]
+    Changed,
+    /// It is no certificate for a server, or damaged.
+    #[error("it cannot be used for a server")]
+    Unusable,
+}
+
+impl From<&rustls::Error> for Distrust {
+    fn from(error: &rustls::Error) -> Self {
+        let rustls::Error::InvalidCertificate(error) = error else {
+            return Self::Unusable;
+        };
+        match error {
+            CertificateError::UnknownIssuer => Self::UnknownAuthority,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Self::WrongName
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                Self::NotYetValid
+            }
+            CertificateError::Revoked => Self::Revoked,
+            // What webpki says of an authority of the same name with another key, and
+            // of a certificate that is its own authority.
+            CertificateError::BadSignature | CertificateError::Other(_) => Self::UnknownAuthority,
+            _ => Self::Unusable,
+        }
+    }
+}
+
+/// Judges a server's certificates: by the authorities, then by the caller's own knowledge.
+struct Judge {
+    authorities: Option<Arc<WebPkiServerVerifier>>,
+    pinned: Pinned,
+    provider: Arc<CryptoProvider>,
+    /// What the first connection showed.
+    first: OnceLock<CertificateDer<'static>>,
+    trusted_by: OnceLock<TrustedBy>,
+    /// The last certificate that was refused, until somebody asks. A lock
+    /// because rustls shares the judge; never held across an await.
+    refused: Mutex<Option<(CertificateDer<'static>, Distrust)>>,
+}
+
+impl Judge {
+    fn refused(&self) -> std::sync::MutexGuard<'_, Option<(CertificateDer<'static>, Distrust)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse(&self, certificate: &CertificateDer<'_>, reason: Distrust) -> rustls::Error {
+        *self.refused() = Some((certificate.clone().into_owned(), reason));
+        CertificateError::ApplicationVerificationFailure.into()
+    }
+}
+
+impl fmt::Debug for Judge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Judge")
+    }
+}
+
+impl ServerCertVerifier for Judge {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.first.get().is_some_and(|first| first != certificate) {
+            return Err(self.refuse(certificate, Distrust::Changed));
+        }
+        let judged = match &self.authorities {
+            Some(authorities) => {
+                authorities.verify_server_cert(certificate, chain, name, ocsp, now)
+            }
+            None => Err(CertificateError::UnknownIssuer.into()),
+        };
+        let trusted_by = match judged {
+            Ok(_) => TrustedBy::Authority,
+            Err(_) if (self.pinned)(certificate) => TrustedBy::Pin,
+            Err(error) => return Err(self.refuse(certificate, Distrust::from(&error))),
+        };
+        self.first.get_or_init(|| certificate.clone().into_owned());
+        self.trusted_by.get_or_init(|| trusted_by);
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ForeignTickets, Resumption as Resumed, TicketOwner, TlsOptions, TlsServer};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// A server for `localhost` and its certificate, which vouches for itself.
+    fn make_server() -> (TlsServer, CertificateDer<'static>) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+        let certificate = made.cert.der().clone();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let server = TlsServer::new(TlsOptions {
+            chain: vec![certificate.clone()],
+            key,
+            protocols: vec![b"ftp".to_vec()],
+            joining_protocols: Vec::new(),
+            clients: None,
+        });
+        (server.expect("usable"), certificate)
+    }
+
+    fn client(
+        host: &str,
+        roots: &[&CertificateDer<'static>],
+        pin: Option<&CertificateDer<'static>>,
+    ) -> TlsClient {
+        let pin = pin.cloned();
+        TlsClient::new(
+            host,
+            TlsClientOptions {
+                roots: roots.iter().map(|root| (*root).clone()).collect(),
+                pinned: Arc::new(move |shown| pin.as_ref() == Some(shown)),
+                identity: None,
+                protocols: vec![b"ftp".to_vec()],
+            },
+        )
+        .expect("usable")
+    }
+
+    const OWNER: [u8; 16] = [7; 16];
+
+    async fn meet(
+        server: &TlsServer,
+        client: &TlsClient,
+    ) -> Result<(Stream, Stream), HandshakeError> {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let accept = server.accept(far.into(), TicketOwner::new(OWNER));
+        let (accepted, connected) = tokio::join!(accept, client.connect(near.into()));
+        connected.map(|stream| (stream, accepted.expect("the client is content")))
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_trusted_by_its_authority_or_by_a_pin() {
+        let (server, certificate) = make_server();
+        let by_authority = client("localhost", &[&certificate], None);
+        meet(&server, &by_authority).await.expect("is trusted");
+        assert_eq!(by_authority.trusted_by(), Some(TrustedBy::Authority));
+        let by_pin = client("localhost", &[], Some(&certificate));
+        meet(&server, &by_pin).await.expect("is trusted");
+        assert_eq!(by_pin.trusted_by(), Some(TrustedBy::Pin));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_nobody_knows_is_refused_and_shown() {
+        let (server, certificate) = make_server();
+        let (_, other) = make_server();
+        for (client, expected) in [
+            (client("localhost", &[], None), Distrust::UnknownAuthority),
+            (
+                client("localhost", &[&other], Some(&other)),
+                Distrust::UnknownAuthority,
+            ),
+            (
+                client("example.org", &[&certificate], None),
+                Distrust::WrongName,
+            ),
+        ] {
+            let (near, far) = tokio::io::duplex(1 << 16);
+            let accept = server.accept(far.into(), TicketOwner::new(OWNER));
+            let (_, connected) = tokio::join!(accept, client.connect(near.into()));
+            match connected {
+                Err(HandshakeError::Untrusted {
+                    certificate: shown,
+                    reason,
+                }) => {
+                    assert_eq!((shown, reason), (certificate.clone(), expected));
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(client.trusted_by(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_that_join_resume_the_first_and_must_show_its_certificate() {
+        let (server, certificate) = make_server();
+        let (impostor, other) = make_server();
+        let client = client("localhost", &[&certificate, &other], None);
+        let (mut near, mut far) = meet(&server, &client).await.expect("is trusted");
+        // The tickets come with the first bytes.
+        far.write_all(b"220 hello").await.expect("written");
+        far.flush().await.expect("written");
+        near.read_exact(&mut [0; 9]).await.expect("read");
+
+        let (mine, theirs) = tokio::io::duplex(1 << 16);
+        let owner = TicketOwner::new(OWNER);
+        let accept = server.accept_joining(
+            theirs.into(),
+            owner,
+            ForeignTickets::Reported,
+            BareEnd::Refused,
+        );
+        let (joined, connected) = tokio::join!(accept, client.connect_joining(mine.into()));
+        connected.expect("is trusted");
+        assert_eq!(joined.expect("joins").resumption, Resumed::Own);
+
+        let (mine, theirs) = tokio::io::duplex(1 << 16);
+        let accept = impostor.accept(theirs.into(), owner);
+        let (_, connected) = tokio::join!(accept, client.connect_joining(mine.into()));
+        assert!(
+            matches!(
+                connected,
+                Err(HandshakeError::Untrusted {
+                    reason: Distrust::Changed,
+                    ..
+                })
+            ),
+            "{connected:?}"
+        );
+    }
+
+    #[test]
+    fn a_host_that_can_have_no_certificate_is_an_error() {
+        let options = TlsClientOptions {
+            roots: Vec::new(),
+            pinned: Arc::new(|_| false),
+            identity: None,
+            protocols: Vec::new(),
+        };
+        assert!(matches!(
+            TlsClient::new("a b", options),
+            Err(TlsClientError::Name)
+        ));
+    }
+}

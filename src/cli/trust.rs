@@ -1,0 +1,214 @@
+//! Encryption options of the client, and the file that remembers servers.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use rustix::fs::{FlockOperation, flock};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use wharf_client::{
+    ClientError, Encryption, EncryptionPolicy, Known, Scheme, Stranger, Trust, find_known,
+    known_line,
+};
+
+use crate::cli::CliError;
+use crate::compose::make_private_directory;
+
+/// How connections with a server are encrypted.
+#[derive(clap::Args, Debug, Clone)]
+pub(super) struct TlsArgs {
+    /// Whether connections are encrypted [default: wherever the server offers it]
+    #[arg(long, value_name = "POLICY")]
+    tls: Option<TlsPolicy>,
+    /// Trust these authorities (PEM) instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Show this certificate (PEM, with what leads to its authority) to the server
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Private key of --cert (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Trust a server that nothing vouches for when it is met for the first time, and remember it
+    #[arg(long)]
+    accept_new: bool,
+    /// Where servers are remembered [default: ~/.config/wharf/known_hosts]
+    #[arg(long, value_name = "FILE")]
+    known_hosts: Option<PathBuf>,
+}
+
+/// Whether connections are encrypted.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum TlsPolicy {
+    /// Always
+    Required,
+    /// Wherever the server offers it, and always with a server that was met with it
+    Optional,
+    /// Never: everyone on the way can read passwords and files
+    Off,
+}
+
+impl TlsArgs {
+    /// What to do with a server of this scheme; `None` is no encryption.
+    pub(super) fn encryption(&self, scheme: Scheme) -> Result<Option<Arc<Encryption>>, CliError> {
+        let policy = match (scheme, self.tls) {
+            (Scheme::Ftps, Some(TlsPolicy::Off)) => {
+                return Err(CliError::Usage(
+                    "ftps:// is always encrypted; --tls off goes with ftp://".to_owned(),
+                ));
+            }
+            (Scheme::Ftps, _) => EncryptionPolicy::Implicit,
+            (Scheme::Ftp, Some(TlsPolicy::Off)) => return Ok(None),
+            (Scheme::Ftp, Some(TlsPolicy::Required)) => EncryptionPolicy::Required,
+            (Scheme::Ftp, Some(TlsPolicy::Optional) | None) => EncryptionPolicy::Optional,
+        };
+        let roots = match &self.ca_file {
+            Some(path) => read_certificates(path)?,
+            // A system without a store has none to trust; the servers' names say so then.
+            None => rustls_native_certs::load_native_certs().certs,
+        };
+        let identity = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Some((read_certificates(cert)?, read_key(key)?)),
+            _ => None,
+        };
+        Ok(Some(Arc::new(Encryption {
+            policy,
+            roots,
+            identity,
+            trust: Arc::new(KnownHosts {
+                path: self.known_hosts.clone().or_else(default_path),
+                accept_new: self.accept_new,
+            }),
+        })))
+    }
+}
+
+fn default_path() -> Option<PathBuf> {
+    let folder = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(std::env::home_dir()?.join(".config")))?;
+    Some(folder.join("wharf").join("known_hosts"))
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CliError> {
+    let text = read(path)?;
+    let certificates = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| unusable(path, &error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(unusable(path, "it holds no certificate in PEM form"));
+    }
+    Ok(certificates)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CliError> {
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| unusable(path, &error.to_string()))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a file of the person's own, from the command line"
+)]
+fn read(path: &Path) -> Result<Vec<u8>, CliError> {
+    std::fs::read(path).map_err(|error| unusable(path, &error.to_string()))
+}
+
+fn unusable(path: &Path, why: &str) -> CliError {
+    CliError::Usage(format!("cannot use {}: {why}", path.display()))
+}
+
+/// The file of known hosts. Lines are only added, so that a person's comments stay.
+#[derive(Debug)]
+struct KnownHosts {
+    /// `None` where there is no home directory: nothing is remembered then.
+    path: Option<PathBuf>,
+    accept_new: bool,
+}
+
+impl KnownHosts {
+    fn failed(path: &Path, source: io::Error) -> ClientError {
+        ClientError::Local {
+            path: path.display().to_string(),
+            source,
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a file of the person's own, in a place of convention or from the command line"
+)]
+impl Trust for KnownHosts {
+    fn known(&self, server: &str) -> Result<Option<Known>, ClientError> {
+        let Some(path) = &self.path else {
+            return Ok(None);
+        };
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(find_known(&text, server)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Self::failed(path, error)),
+        }
+    }
+
+    fn remember(&self, server: &str, known: Known) -> Result<(), ClientError> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let write = || {
+            if let Some(folder) = path.parent() {
+                make_private_directory(folder)?;
+            }
+            let mut file = File::options().append(true).create(true).open(path)?;
+            // Another command may be adding a line as well.
+            flock(&file, FlockOperation::LockExclusive)?;
+            file.write_all(known_line(server, known).as_bytes())
+        };
+        write().map_err(|error| Self::failed(path, error))
+    }
+
+    fn accept<'a>(&'a self, server: &'a str, stranger: Stranger) -> BoxFuture<'a, bool> {
+        async move {
+            if self.accept_new {
+                eprintln!(
+                    "wharf: {server} is new and trusted from now on; its certificate's fingerprint is {}",
+                    stranger.fingerprint
+                );
+                return true;
+            }
+            if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+                return false;
+            }
+            let server = server.to_owned();
+            tokio::task::spawn_blocking(move || ask(&server, stranger).unwrap_or(false))
+                .await
+                .unwrap_or(false)
+        }
+        .boxed()
+    }
+}
+
+/// Asks the person at the terminal; the whole word is needed.
+fn ask(server: &str, stranger: Stranger) -> io::Result<bool> {
+    eprintln!(
+        "The certificate of {server} is not trusted: {}.\nIts fingerprint is {}.",
+        stranger.reason, stranger.fingerprint
+    );
+    loop {
+        eprint!("Trust it from now on? (yes/no) ");
+        io::stderr().flush()?;
+        let mut line = String::new();
+        if io::stdin().read_line(&mut line)? == 0 {
+            return Ok(false);
+        }
+        match line.trim() {
+            "yes" => return Ok(true),
+            "no" | "n" => return Ok(false),
+            _ => {}
+        }
+    }
+}
