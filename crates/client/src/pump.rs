@@ -48,7 +48,9 @@ impl PumpContext<'_> {
     }
 }
 
-/// Reads `source` to its end into `file`. Returns the hasher, fed with what was written.
+/// Reads `source` into `file`, to its end or until more than `room` bytes have
+/// come, which tells the caller that there may be no end. Returns the hasher,
+/// fed with what was written.
 ///
 /// All that was received when an error occurs is in the file when this
 /// returns. Dropping the future writes what was handed over, a little later.
@@ -58,6 +60,7 @@ impl PumpContext<'_> {
 pub(crate) async fn pump_to_file(
     source: &mut dyn RemoteRead,
     mut file: File,
+    room: Option<u64>,
     mut hasher: Option<Hasher>,
     context: &PumpContext<'_>,
 ) -> Result<Option<Hasher>, ClientError> {
@@ -77,14 +80,15 @@ pub(crate) async fn pump_to_file(
     });
     let received = async {
         let mut made = 0;
-        loop {
+        let mut received: u64 = 0;
+        while room.is_none_or(|room| received <= room) {
             let mut buffer = next_buffer(&mut empty, &mut made).await;
             let limit = context.piece_bytes();
-            let room = buffer.get_mut(..limit).unwrap_or_default();
+            let piece = buffer.get_mut(..limit).unwrap_or_default();
             let count = tokio::select! {
                 biased;
                 () = context.cancel.cancelled() => return Err(ClientError::Interrupted),
-                count = source.read(room) => count?,
+                count = source.read(piece) => count?,
             };
             if count == 0 {
                 return Ok(());
@@ -93,9 +97,11 @@ pub(crate) async fn pump_to_file(
                 // The writer has failed; what it says comes below.
                 return Ok(());
             }
+            received += count as u64;
             (context.advanced)(count as u64);
             context.pay(count).await;
         }
+        Ok(())
     }
     .await;
     drop(full_sender);

@@ -169,6 +169,8 @@ impl Transfers {
             number: 1,
             retries: 0,
             moved: AtomicU64::new(0),
+            position: AtomicU64::new(0),
+            furthest: 0,
             was_whole: true,
             must_be_whole: false,
             size: 0,
@@ -176,7 +178,6 @@ impl Transfers {
         };
         let started = Instant::now();
         loop {
-            let moved_before = attempt.moved_bytes();
             attempt.was_whole = true;
             let result = self.until_cancelled(self.once(&mut attempt)).await;
             let error = match result {
@@ -192,10 +193,11 @@ impl Transfers {
                 }
                 Err(error) => error,
             };
-            if attempt.moved_bytes() - moved_before >= PROGRESS_BYTES {
+            if attempt.position() >= attempt.furthest + PROGRESS_BYTES {
                 // The network is bad and not hopeless: a long file gets through in pieces.
                 attempt.retries = 0;
             }
+            attempt.furthest = attempt.furthest.max(attempt.position());
             if !self.wait_for_retry(&mut attempt, &error).await {
                 self.observer.observe(Event::Failed {
                     id: attempt.id,
@@ -393,8 +395,13 @@ impl Transfers {
             let mut read = session.open_read(&download.remote, offset).await?;
             let advanced = |bytes| attempt.advance(self, bytes);
             let context = self.pump_context(&advanced, &shown);
-            let hasher = pump_to_file(&mut *read, partial.handle()?, hasher, &context).await?;
-            read.finish().await?;
+            let room = source.size.map(|size| size.saturating_sub(offset));
+            let file = partial.handle()?;
+            let hasher = pump_to_file(&mut *read, file, room, hasher, &context).await?;
+            // Longer than it should be, it may have no end to wait for.
+            if source.size.is_none_or(|size| attempt.position() <= size) {
+                read.finish().await?;
+            }
             hasher
         };
         let size = partial.written()?;
@@ -737,9 +744,13 @@ struct Attempt<'a> {
     id: TransferId,
     /// Counts from 1 over all attempts.
     number: u32,
-    /// Attempts since the last one that got far.
+    /// Attempts since the last one that got further.
     retries: u32,
     moved: AtomicU64,
+    /// How much of the file the target side holds.
+    position: AtomicU64,
+    /// The largest position of the attempts before this one.
+    furthest: u64,
     /// The last attempt started at the first byte, or failed before it started.
     was_whole: bool,
     /// What was left has proven wrong: the next attempt starts at the first byte.
@@ -764,6 +775,10 @@ impl Attempt<'_> {
         self.moved.load(Ordering::Relaxed)
     }
 
+    fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
+    }
+
     fn begin(
         &self,
         transfers: &Transfers,
@@ -771,6 +786,7 @@ impl Attempt<'_> {
         offset: u64,
         evidence: Option<Evidence>,
     ) {
+        self.position.store(offset, Ordering::Relaxed);
         transfers.observer.observe(Event::Started {
             id: self.id,
             direction: self.job.direction(),
@@ -783,6 +799,7 @@ impl Attempt<'_> {
 
     fn advance(&self, transfers: &Transfers, bytes: u64) {
         self.moved.fetch_add(bytes, Ordering::Relaxed);
+        self.position.fetch_add(bytes, Ordering::Relaxed);
         transfers
             .observer
             .observe(Event::Advanced { id: self.id, bytes });
@@ -948,7 +965,7 @@ pub(crate) fn facts_of_local(entry: &LocalEntry) -> Option<Facts> {
 /// The finest time that servers keep, and thus the finest difference that counts.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// An attempt that moved so much was worth it, however it ended.
+/// An attempt that came so much further than those before it was worth it, however it ended.
 const PROGRESS_BYTES: u64 = 1024 * 1024;
 
 /// How long a cancelled transfer may take to leave what it has in order.

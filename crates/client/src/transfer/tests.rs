@@ -278,6 +278,44 @@ async fn retries_end_and_lasting_refusals_are_not_retried() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_keeps_to_its_size_is_given_up() {
+    // Each attempt moves megabytes and gets no further than the one before.
+    for bytes in [1_500_000, 3_000_000] {
+        let (server, folder) = setting(&["MLST type*;size*;modify*;"]).await;
+        server.put("/a", &vec![b'x'; bytes], NEW_YEAR_2020);
+        server.always(
+            "MLST",
+            Act::Say("250-Facts\r\n type=file;size=2000000;modify=20200101000000; /a\r\n250 End"),
+        );
+        let (transfers, _) = server.transfers(tries(2));
+        let error = transfers.download(&download(&folder)).await;
+        assert!(
+            matches!(error, Err(ClientError::SizeMismatch { .. })),
+            "{error:?}"
+        );
+        // The first one got far, so that two more follow it in full.
+        assert_eq!(server.commands("RETR").len(), 3, "{bytes}");
+        let kept = folder.content(".a.wharf-part").expect("is kept").len();
+        assert!(kept < 2_500_000, "{kept}");
+    }
+}
+
+#[tokio::test]
+async fn a_download_without_end_is_cut_where_it_should_have_ended() {
+    let (server, folder) = setting(EVERYTHING).await;
+    server.always("RETR", Act::EndlessData(&[b'x'; 1000]));
+    let (transfers, _) = server.transfers(tries(0));
+    let error = transfers.download(&download(&folder)).await;
+    assert!(
+        matches!(error, Err(ClientError::SizeMismatch { .. })),
+        "{error:?}"
+    );
+    assert_eq!(folder.names(), [".a.wharf-part"]);
+    let kept = folder.content(".a.wharf-part").expect("is kept").len();
+    assert!((11..1_000_000).contains(&kept), "{kept}");
+}
+
 #[tokio::test]
 async fn an_interrupted_download_keeps_what_it_has() {
     let (server, folder) = setting(EVERYTHING).await;
