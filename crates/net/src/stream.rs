@@ -53,9 +53,7 @@ impl Stream {
             Self::Memory(_) => {}
         }
     }
-}
 
-impl Stream {
     /// Whether the peer sees a reset when the stream is dropped, even when the
     /// process is killed, or an end like any other (SO_LINGER with no time).
     /// A stream that is no TCP connection has nothing to set.
@@ -68,6 +66,14 @@ impl Stream {
             }
             Self::Tls(stream) => stream.below().set_reset_on_drop(reset),
             Self::Memory(_) => {}
+        }
+    }
+
+    /// Has the kernel acknowledge what has come without waiting for something to send with it (TCP_QUICKACK).
+    pub(crate) fn acknowledge_at_once(&self) {
+        #[cfg(target_os = "linux")]
+        if let Self::Tcp(socket) = self {
+            let _ = SockRef::from(socket).set_tcp_quickack(true);
         }
     }
 }

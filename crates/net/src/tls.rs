@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, CommonState, HandshakeKind, RootCertStore, ServerConfig};
-use tokio_rustls::{Accept, TlsAcceptor};
+use tokio_rustls::{TlsAcceptor, server};
 
 use crate::Stream;
 
@@ -208,8 +208,25 @@ impl fmt::Debug for TlsServer {
 }
 
 /// The future is boxed: a session waits for it once, and should not be as large as it ever after.
-fn handshake(config: Arc<ServerConfig>, stream: Stream) -> Pin<Box<Accept<Stream>>> {
-    Box::pin(TlsAcceptor::from(config).accept(stream))
+///
+/// A client that gathers small writes (GnuTLS without TCP_NODELAY, as in lftp) holds
+/// the end of its handshake back until the beginning is acknowledged, which the
+/// kernel puts off by 40 ms as we have nothing to send.
+async fn handshake(
+    config: Arc<ServerConfig>,
+    stream: Stream,
+) -> io::Result<server::TlsStream<Stream>> {
+    let mut accept = Box::pin(TlsAcceptor::from(config).accept(stream));
+    std::future::poll_fn(|cx| {
+        let polled = accept.as_mut().poll(cx);
+        if polled.is_pending() {
+            accept
+                .get_ref()
+                .inspect(|stream| stream.acknowledge_at_once());
+        }
+        polled
+    })
+    .await
 }
 
 fn with_tickets(config: &ServerConfig, tickets: Arc<dyn ProducesTickets>) -> Arc<ServerConfig> {
