@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 use wharf_net::{
@@ -178,14 +179,38 @@ async fn secure(stream: Stream, tls: Option<DataTls>) -> Result<Stream, ConnectE
         .server
         .accept_joining(stream, tls.owner, foreign, tls.end);
     let Joined { stream, resumption } = joining.await.map_err(ConnectError::Handshake)?;
-    match (resumption, tls.binding) {
+    let refused = match (resumption, tls.binding) {
         (Resumption::Own, _) | (Resumption::None, DataBinding::Prefer | DataBinding::Off) => {
-            Ok(stream)
+            return Ok(stream);
         }
-        (Resumption::None, DataBinding::Required) => Err(ConnectError::NotResumed),
-        (Resumption::Foreign, _) => Err(ConnectError::Foreign),
+        (Resumption::None, DataBinding::Required) => ConnectError::NotResumed,
+        (Resumption::Foreign, _) => ConnectError::Foreign,
+    };
+    // In order, so that a client that is sending reads the reply before it meets an error.
+    tokio::spawn(dismiss(stream));
+    Err(refused)
+}
+
+async fn dismiss(mut stream: Stream) {
+    if matches!(
+        tokio::time::timeout(LINGER, stream.shutdown()).await,
+        Ok(Ok(()))
+    ) {
+        linger(stream).await;
     }
 }
+
+/// Waits a while for the peer to close as well. A socket that is closed with
+/// something unread, such as the peer's `close_notify`, is reset, and the peer
+/// may lose the end of what it was sent.
+pub(crate) async fn linger(mut stream: Stream) {
+    let mut sink = [0; 512];
+    let closing = async { while matches!(stream.read(&mut sink).await, Ok(1..)) {} };
+    let _ = tokio::time::timeout(LINGER, closing).await;
+}
+
+/// Long enough for an answer from the other side of the world.
+const LINGER: Duration = Duration::from_secs(2);
 
 async fn dial(local: SocketAddr, target: SocketAddr) -> io::Result<Stream> {
     let socket = match target {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -16,7 +15,7 @@ use wharf_proto::ftp::list::encode_list_line;
 use wharf_proto::ftp::verb::Verb;
 use wharf_vfs::{Download, EntryPermissions, Listing, Upload};
 
-use crate::ftp::data::{ConnectError, DataChannel};
+use crate::ftp::data::{ConnectError, DataChannel, linger};
 use crate::transfer::{Progress, PumpControl, TransferError, Translation, receive, send};
 
 /// A transfer that is ready to run.
@@ -201,18 +200,6 @@ async fn run(job: Job, control: PumpControl) -> (Finished, Option<Stream>) {
     };
     (finished, open)
 }
-
-/// Waits a while for the peer to close as well. A socket that is closed with
-/// something unread, such as the peer's `close_notify`, is reset, and the peer
-/// may lose the end of what it was sent.
-async fn linger(mut stream: Stream) {
-    let mut sink = [0; 512];
-    let closing = async { while matches!(stream.read(&mut sink).await, Ok(1..)) {} };
-    let _ = tokio::time::timeout(LINGER, closing).await;
-}
-
-/// Long enough for an answer from the other side of the world.
-const LINGER: Duration = Duration::from_secs(2);
 
 async fn carry_out(
     work: Work,
