@@ -78,14 +78,17 @@ impl Authenticator {
         if !self.matches(&stored, password).await? {
             return Err(LoginRefusal::WrongPassword);
         }
-        let account = stored.account;
-        if account.disabled {
-            return Err(LoginRefusal::Disabled);
-        }
-        if account.is_expired(SystemTime::now()) {
-            return Err(LoginRefusal::Expired);
-        }
-        Ok(account)
+        admissible(stored.account)
+    }
+
+    /// The account `name`, for somebody who has proved by other means than a
+    /// password that it is theirs. Dropping the future is safe.
+    ///
+    /// # Errors
+    /// [`LoginRefusal`].
+    pub async fn find(&self, name: &[u8]) -> Result<Account, LoginRefusal> {
+        let stored = self.look_up(name).await?;
+        admissible(stored.ok_or(LoginRefusal::UnknownAccount)?.account)
     }
 
     async fn look_up(&self, name: &[u8]) -> Result<Option<StoredAccount>, StoreError> {
@@ -160,6 +163,17 @@ impl Authenticator {
     fn recent(&self) -> std::sync::MutexGuard<'_, HashMap<Mac, Recent>> {
         self.0.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The account, unless it may not be used now.
+fn admissible(account: Account) -> Result<Account, LoginRefusal> {
+    if account.disabled {
+        return Err(LoginRefusal::Disabled);
+    }
+    if account.is_expired(SystemTime::now()) {
+        return Err(LoginRefusal::Expired);
+    }
+    Ok(account)
 }
 
 /// Why a login was refused. For the log only: every variant reads the same to the peer.

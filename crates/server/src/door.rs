@@ -138,7 +138,26 @@ impl Door {
             .authenticator
             .verify(&credential.name, &credential.password)
             .await?;
-        if !allows(account.tls.plain_login(self.rules.plain), &approach) {
+        self.admit(account, &approach).await
+    }
+
+    /// Lets somebody in whose certificate, verified by TLS, opens the account `name`.
+    /// Dropping the future is safe.
+    ///
+    /// # Errors
+    /// [`LoginRefused`].
+    pub async fn login_by_certificate(
+        &self,
+        approach: Approach,
+        name: &[u8],
+    ) -> Result<Grant, LoginRefused> {
+        let account = self.authenticator.find(name).await?;
+        self.admit(account, &approach).await
+    }
+
+    /// What every login passes once it is known who it is.
+    async fn admit(&self, account: Account, approach: &Approach) -> Result<Grant, LoginRefused> {
+        if !allows(account.tls.plain_login(self.rules.plain), approach) {
             return Err(LoginRefused::NeedsEncryption);
         }
         let limit = account

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use wharf_net::{BareEnd, TlsOptions, TlsServer};
-use wharf_server::ftp::{DataBinding, FtpTls, TlsStart};
+use wharf_server::ftp::{CertificateAccounts, DataBinding, FtpTls, TlsStart};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
 
@@ -46,8 +46,18 @@ fn served() -> (FtpTls, CertificateDer<'static>) {
         private_data: true,
         binding: DataBinding::Prefer,
         upload_end: BareEnd::Tolerated,
+        accounts: Arc::new(Nobody),
     };
     (tls, certificate)
+}
+
+#[derive(Debug)]
+struct Nobody;
+
+impl CertificateAccounts for Nobody {
+    fn account_of(&self, _certificate: &[u8]) -> Option<String> {
+        None
+    }
 }
 
 /// A service with TLS, changed by `change`.

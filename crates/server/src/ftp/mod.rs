@@ -13,6 +13,7 @@ mod refusal;
 mod running;
 mod session;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -56,6 +57,14 @@ pub struct FtpTls {
     pub binding: DataBinding,
     /// What an upload that ends without `close_notify` counts as.
     pub upload_end: BareEnd,
+    /// Says whose certificate a client shows.
+    pub accounts: Arc<dyn CertificateAccounts>,
+}
+
+/// Says whose certificate it is.
+pub trait CertificateAccounts: fmt::Debug + Send + Sync + 'static {
+    /// The name of the account that a verified certificate (DER) opens, if it opens one.
+    fn account_of(&self, certificate: &[u8]) -> Option<String>;
 }
 
 /// What begins the TLS of a control connection.

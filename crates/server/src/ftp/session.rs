@@ -70,10 +70,12 @@ pub(crate) struct Session {
 }
 
 /// The TLS of a session.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Encrypted {
     /// Whose tickets data connections should show.
     owner: TicketOwner,
+    /// The account that the client's certificate opens.
+    pub(super) opens: Option<String>,
     /// PBSZ was sent.
     pub(super) buffer_agreed: bool,
     /// PROT P: data connections are encrypted.
@@ -81,10 +83,11 @@ pub(crate) struct Encrypted {
 }
 
 impl Encrypted {
-    fn new(owner: TicketOwner, start: TlsStart) -> Self {
+    fn new(owner: TicketOwner, opens: Option<String>, start: TlsStart) -> Self {
         let from_the_start = start == TlsStart::Connection;
         Self {
             owner,
+            opens,
             buffer_agreed: from_the_start,
             private: from_the_start,
         }
@@ -170,7 +173,8 @@ impl Session {
     fn encrypted_anew(&self) -> Option<Encrypted> {
         let tls = self.shared.config.tls.as_ref()?;
         let encrypted = self.encrypted.as_ref()?;
-        Some(Encrypted::new(encrypted.owner, tls.start))
+        let opens = encrypted.opens.clone();
+        Some(Encrypted::new(encrypted.owner, opens, tls.start))
     }
 
     /// Whether TLS comes before everything else.
@@ -194,10 +198,13 @@ impl Session {
         let stream = tokio::time::timeout_at(deadline, tls.server.accept(stream, owner))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        let mut opens = None;
         if let Some(stream) = stream.as_tls() {
             tracing::debug!(tls = stream.description(), "encrypted");
+            let certificate = stream.peer_certificates().first();
+            opens = certificate.and_then(|certificate| tls.accounts.account_of(certificate));
         }
-        self.encrypted = Some(Encrypted::new(owner, tls.start));
+        self.encrypted = Some(Encrypted::new(owner, opens, tls.start));
         Ok(stream)
     }
 
@@ -266,7 +273,7 @@ impl Session {
     #[rustfmt::skip]
     async fn dispatch(&mut self, command: Command, rename_from: Option<VirtualPath>) -> Result<Outcome, Refusal> {
         Ok(match command {
-            Command::User(name) => self.user(name),
+            Command::User(name) => self.user(name).await,
             Command::Pass(password) => self.pass(password).await,
             Command::Auth => self.auth(),
             Command::Pbsz => self.pbsz(),

@@ -3,7 +3,7 @@
 use wharf_model::Secret;
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
 
-use crate::door::{Credential, LoginRefused};
+use crate::door::{Credential, Grant, LoginRefused};
 use crate::ftp::refusal::reply_to_login;
 use crate::ftp::session::{Login, Outcome, Phase, Session};
 
@@ -12,7 +12,8 @@ const MAX_FAILED_LOGINS: u32 = 3;
 
 impl Session {
     /// Any name is asked for its password: which names exist is nobody's business.
-    pub(in crate::ftp) fn user(&mut self, name: Vec<u8>) -> Outcome {
+    /// Whose certificate opens the account needs no password (RFC 4217 §5.1, 232).
+    pub(in crate::ftp) async fn user(&mut self, name: Vec<u8>) -> Outcome {
         if self.login().is_some() {
             return Reply::new(
                 ReplyCode::BAD_SEQUENCE,
@@ -23,6 +24,14 @@ impl Session {
         if !self.shared.door.takes_passwords(&self.approach()) {
             // Before the password is on the wire.
             return reply_to_login(&LoginRefused::NeedsEncryption).into();
+        }
+        let opens = self.encrypted.as_ref().and_then(|tls| tls.opens.as_ref());
+        if opens.is_some_and(|account| account.as_bytes() == name) {
+            let door = &self.shared.door;
+            match door.login_by_certificate(self.approach(), &name).await {
+                Ok(grant) => return self.enter(grant, ReplyCode::LOGGED_IN_BY_CERTIFICATE),
+                Err(refused) => log_refused(&name, &refused),
+            }
         }
         self.phase = Phase::ExpectPassword(name);
         Reply::new(ReplyCode::NEED_PASSWORD, "Password, please.").into()
@@ -36,27 +45,26 @@ impl Session {
         else {
             return Reply::new(ReplyCode::BAD_SEQUENCE, "Send USER first.").into();
         };
-        let user = wharf_model::escape_for_display(&name);
-        match self
-            .shared
-            .door
-            .login(self.approach(), Credential { name, password })
-            .await
-        {
-            Ok(grant) => {
-                let name = &grant.account.name;
-                tracing::Span::current().record("user", tracing::field::display(name));
-                tracing::info!("logged in");
-                let text = format!("Welcome, {name}.");
-                self.phase = Phase::LoggedIn(Box::new(Login::from(grant)));
-                Reply::new(ReplyCode::LOGGED_IN, text).into()
-            }
+        let credential = Credential {
+            name: name.clone(),
+            password,
+        };
+        match self.shared.door.login(self.approach(), credential).await {
+            Ok(grant) => self.enter(grant, ReplyCode::LOGGED_IN),
             Err(refused) => {
-                let reason = std::error::Error::source(&refused).map(ToString::to_string);
-                tracing::warn!(user, error = %refused, reason, "login refused");
+                log_refused(&name, &refused);
                 self.refuse(&refused)
             }
         }
+    }
+
+    fn enter(&mut self, grant: Grant, code: ReplyCode) -> Outcome {
+        let name = &grant.account.name;
+        tracing::Span::current().record("user", tracing::field::display(name));
+        tracing::info!("logged in");
+        let text = format!("Welcome, {name}.");
+        self.phase = Phase::LoggedIn(Box::new(Login::from(grant)));
+        Reply::new(code, text).into()
     }
 
     fn refuse(&mut self, refused: &LoginRefused) -> Outcome {
@@ -76,4 +84,10 @@ impl Session {
         self.reset();
         Reply::new(ReplyCode::READY, "Ready for another user.").into()
     }
+}
+
+fn log_refused(name: &[u8], refused: &LoginRefused) {
+    let user = wharf_model::escape_for_display(name);
+    let reason = std::error::Error::source(refused).map(ToString::to_string);
+    tracing::warn!(user, error = %refused, reason, "login refused");
 }
