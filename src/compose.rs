@@ -5,23 +5,26 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FlockOperation;
 use wharf_accounts::{
     AccountStore, Authenticator, PasswordError, PasswordPolicy, SqliteStore, StoreError,
 };
 use wharf_net::{
-    AcceptOptions, BindError, ConnectionLimits, ConnectionSlots, Drain, DrainReport, Endpoint,
-    EndpointOptions, Listener,
+    AcceptOptions, BareEnd, BindError, ConnectionLimits, ConnectionSlots, Drain, DrainReport,
+    Endpoint, EndpointOptions, Listener, TlsServer,
 };
 use wharf_server::door::{Door, DoorRules};
-use wharf_server::ftp::{FtpConfig, FtpService, PassivePorts, Timeouts};
+use wharf_server::ftp::{
+    DataBinding, FtpConfig, FtpService, FtpTls, PassivePorts, Timeouts, TlsStart,
+};
 use wharf_server::registry::Registry;
 use wharf_vfs::storage::local::LocalOptions;
 
-use crate::config::Config;
+use crate::config::{self, Address, Config, ListenerTls};
 use crate::homes::Homes;
+use crate::tls::{AccountsByCertificate, Tls, TlsError};
 
 /// The file in the data directory that holds the accounts.
 const DATABASE: &str = "wharf.db";
@@ -108,6 +111,10 @@ pub(crate) struct Server {
     addresses: Vec<SocketAddr>,
     homes: Arc<Homes>,
     ftp: Arc<FtpService>,
+    ftps: Arc<FtpService>,
+    // Made at start, or by the reload that first needs it; never held across an await.
+    tls: Mutex<Option<Arc<Tls>>>,
+    data: DataDirectory,
     slots: ConnectionSlots,
     authenticator: Authenticator,
     registry: Registry,
@@ -123,13 +130,14 @@ impl Server {
         }
         let data = DataDirectory::open(&config.data_dir)?;
         let lock = data.lock()?;
+        let tls = if needs_tls(config) {
+            Some(Tls::start(&config.tls, &data.0)?)
+        } else {
+            None
+        };
         // Ports before the database: a port in use is the likelier mistake.
-        let listeners = config
-            .ftp
-            .listen
-            .iter()
-            .map(|address| Listener::bind(Endpoint::Tcp(address.0), EndpointOptions::default()))
-            .collect::<Result<Vec<_>, _>>()?;
+        let ftp_listeners = bind(&config.ftp.listen)?;
+        let ftps_listeners = bind(&config.ftps.listen)?;
         let store = data.accounts().await?;
         let accounts: Arc<dyn AccountStore> = Arc::new(store.clone());
         let authenticator =
@@ -140,19 +148,34 @@ impl Server {
         let homes = Homes::new(accounts, options);
         let registry = Registry::new();
         let door = door(config, &authenticator, &homes, &registry);
-        let ftp = Arc::new(FtpService::new(ftp_config(config), door));
+        let server = tls.as_ref().map(|tls| tls.server());
+        let service = |start| {
+            let config = ftp_config(config, server.clone(), start);
+            Arc::new(FtpService::new(config, Arc::clone(&door)))
+        };
+        let ftp = service(TlsStart::Command);
+        let ftps = service(TlsStart::Connection);
         let slots = ConnectionSlots::new(connection_limits(config));
         let drain = Drain::new();
-        let addresses = listeners.iter().map(Listener::local_address).collect();
-        for listener in listeners {
-            tracing::info!(protocol = "ftp", address = %listener.local_address(), "listening");
-            let options = AcceptOptions::new(slots.clone());
-            drain.track(wharf_net::serve(
-                listener,
-                Arc::clone(&ftp),
-                options,
-                drain.clone(),
-            ));
+        let addresses = ftp_listeners.iter().map(Listener::local_address).collect();
+        let listeners = [
+            ("ftp", ftp_listeners, &ftp),
+            ("ftps", ftps_listeners, &ftps),
+        ];
+        for (protocol, listeners, service) in listeners {
+            for listener in listeners {
+                tracing::info!(protocol, address = %listener.local_address(), "listening");
+                let options = AcceptOptions::new(slots.clone());
+                drain.track(wharf_net::serve(
+                    listener,
+                    Arc::clone(service),
+                    options,
+                    drain.clone(),
+                ));
+            }
+        }
+        if let Some(tls) = &tls {
+            tokio::spawn(Arc::clone(tls).watch());
         }
         tokio::spawn(Arc::clone(&homes).keep_settled());
         tokio::spawn(Arc::clone(&homes).recover());
@@ -161,6 +184,9 @@ impl Server {
             addresses,
             homes,
             ftp,
+            ftps,
+            tls: Mutex::new(tls),
+            data,
             slots,
             authenticator,
             registry,
@@ -177,8 +203,30 @@ impl Server {
     /// Uses what can be changed while running, for sessions that start from now on.
     pub(crate) fn reload(&self, config: &Config) {
         let door = door(config, &self.authenticator, &self.homes, &self.registry);
-        self.ftp.reload(ftp_config(config), door);
+        let server = self.reload_tls(config);
+        let ftp = ftp_config(config, server.clone(), TlsStart::Command);
+        let ftps = ftp_config(config, server, TlsStart::Connection);
+        self.ftp.reload(ftp, Arc::clone(&door));
+        self.ftps.reload(ftps, door);
         self.slots.set_limits(connection_limits(config));
+    }
+
+    /// Reads the certificates again. What cannot be used leaves what was in use.
+    fn reload_tls(&self, config: &Config) -> Option<Arc<TlsServer>> {
+        let mut tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match &*tls {
+            Some(tls) => tls.reload(&config.tls, &self.data.0),
+            None if needs_tls(config) => Tls::start(&config.tls, &self.data.0).map(|started| {
+                tokio::spawn(Arc::clone(&started).watch());
+                *tls = Some(started);
+            }),
+            None => Ok(()),
+        };
+        if let Err(error) = result {
+            let error = with_source(&error);
+            tracing::error!(%error, "TLS stays as it was");
+        }
+        tls.as_ref().map(|tls| tls.server())
     }
 
     /// Stops accepting, waits for transfers, cuts what is left, and saves.
@@ -214,7 +262,41 @@ fn door(
     ))
 }
 
-fn ftp_config(config: &Config) -> FtpConfig {
+fn bind(addresses: &[Address]) -> Result<Vec<Listener>, BindError> {
+    addresses
+        .iter()
+        .map(|address| Listener::bind(Endpoint::Tcp(address.0), EndpointOptions::default()))
+        .collect()
+}
+
+fn needs_tls(config: &Config) -> bool {
+    config.tls.policy != ListenerTls::Off || !config.ftps.listen.is_empty()
+}
+
+fn ftp_tls(config: &Config, server: Arc<TlsServer>, start: TlsStart) -> Option<FtpTls> {
+    if start == TlsStart::Command && config.tls.policy == ListenerTls::Off {
+        return None;
+    }
+    let accounts = AccountsByCertificate(config.tls.client_accounts.clone());
+    Some(FtpTls {
+        server,
+        start,
+        private_data: config.tls.policy == ListenerTls::Required,
+        binding: match config.ftp.data_binding {
+            config::DataBinding::Required => DataBinding::Required,
+            config::DataBinding::Prefer => DataBinding::Prefer,
+            config::DataBinding::Off => DataBinding::Off,
+        },
+        upload_end: if config.tls.strict_close {
+            BareEnd::Refused
+        } else {
+            BareEnd::Tolerated
+        },
+        accounts: Arc::new(accounts),
+    })
+}
+
+fn ftp_config(config: &Config, tls: Option<Arc<TlsServer>>, start: TlsStart) -> FtpConfig {
     FtpConfig {
         greeting: config.ftp.greeting.clone(),
         passive_ports: PassivePorts(config.ftp.passive_ports.0.clone()),
@@ -225,7 +307,7 @@ fn ftp_config(config: &Config) -> FtpConfig {
             data_connect: config.timeouts.data_connect.0,
             stall: config.timeouts.stall.0,
         },
-        tls: None,
+        tls: tls.and_then(|server| ftp_tls(config, server, start)),
     }
 }
 
@@ -245,6 +327,8 @@ pub(crate) enum StartError {
     InUse(PathBuf),
     #[error("{0} is not in this version; leave the key out")]
     NotInThisVersion(&'static str),
+    #[error("{}", with_source(.0))]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error("{}", with_source(.0))]

@@ -1,6 +1,7 @@
 //! What the operator said, and what it means. No IO: the caller reads the file
 //! and the environment.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -43,12 +44,18 @@ pub(crate) struct Listeners {
     pub(crate) listen: Vec<Address>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tls {
     pub(crate) policy: ListenerTls,
     pub(crate) certificate: String,
     pub(crate) private_key: String,
+    pub(crate) names: Vec<String>,
+    pub(crate) strict_close: bool,
+    pub(crate) client_certificates: ClientCertificates,
+    pub(crate) client_ca: String,
+    pub(crate) client_crl: String,
+    pub(crate) client_accounts: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -112,6 +119,22 @@ impl Default for Ftp {
     }
 }
 
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            policy: ListenerTls::Required,
+            certificate: String::new(),
+            private_key: String::new(),
+            names: vec!["localhost".to_owned()],
+            strict_close: false,
+            client_certificates: ClientCertificates::Off,
+            client_ca: String::new(),
+            client_crl: String::new(),
+            client_accounts: BTreeMap::new(),
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -151,7 +174,7 @@ impl Config {
         toml::from_str(text).map_err(|error| ConfigError::at(text, &error))
     }
 
-    /// From where this version, which has no TLS yet, takes passwords.
+    /// From where passwords are taken over connections without TLS.
     pub(crate) fn plain_login(&self) -> PlainLogin {
         match self.tls.policy {
             ListenerTls::Required => PlainLogin::LoopbackOnly,
@@ -161,14 +184,9 @@ impl Config {
 
     /// The first thing that is configured and that this version does not have.
     pub(crate) fn not_in_this_version(&self) -> Option<&'static str> {
-        [
-            (!self.ftps.listen.is_empty(), "ftps.listen: FTPS"),
-            (!self.ssh.listen.is_empty(), "ssh.listen: SSH"),
-            (!self.tls.certificate.is_empty(), "tls.certificate: TLS"),
-            (!self.tls.private_key.is_empty(), "tls.private_key: TLS"),
-        ]
-        .into_iter()
-        .find_map(|(configured, what)| configured.then_some(what))
+        [(!self.ssh.listen.is_empty(), "ssh.listen: SSH")]
+            .into_iter()
+            .find_map(|(configured, what)| configured.then_some(what))
     }
 }
 
@@ -310,6 +328,15 @@ pub(crate) enum ListenerTls {
     Off,
 }
 
+/// Whether clients show certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ClientCertificates {
+    Off,
+    Optional,
+    Required,
+}
+
 /// How firmly a data connection must show that it belongs to its control connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -365,9 +392,10 @@ mod tests {
 
     #[test]
     fn the_example_explains_every_key() {
-        let keys = EXAMPLE.lines().filter(|line| line.contains(" = ")).count();
+        let is_key = |line: &str| line.contains(" = ") && !line.starts_with('#');
+        let keys = EXAMPLE.lines().filter(|line| is_key(line)).count();
         // Every field of the structs above; a new one belongs into the example.
-        assert_eq!(keys, 24);
+        assert_eq!(keys, 29);
         for (number, line) in EXAMPLE.lines().enumerate() {
             let explained = number > 0
                 && EXAMPLE
@@ -375,7 +403,7 @@ mod tests {
                     .nth(number - 1)
                     .is_some_and(|above| above.starts_with('#'));
             assert!(
-                !line.contains(" = ") || explained,
+                !is_key(line) || explained,
                 "line {} has no comment above it",
                 number + 1
             );

@@ -5,6 +5,7 @@ mod compose;
 mod config;
 mod homes;
 mod logging;
+mod tls;
 
 use std::process::ExitCode;
 

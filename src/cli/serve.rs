@@ -15,10 +15,11 @@ use crate::logging;
 #[command(after_help = "\
 Signals:
   TERM, INT  finish transfers, at most timeouts.drain, then stop; a second one stops at once
-  HUP        read the configuration again: limits, timeouts, greeting, passive ports, masquerade address, TLS policy
+  HUP        read the configuration again: limits, timeouts, greeting, passive ports, masquerade address,
+             TLS policy, certificates
 
 Example:
-  wharf user add alice && wharf serve --ftp 0.0.0.0:2121 --tls off")]
+  wharf user add alice && wharf serve --ftp 0.0.0.0:2121 --ftps 0.0.0.0:2990")]
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
@@ -30,7 +31,7 @@ pub(crate) struct Args {
         value_delimiter = ','
     )]
     ftp: Vec<Address>,
-    /// Serve implicit FTPS here (not in this version)
+    /// Serve implicit FTPS here
     #[arg(
         long,
         env = "WHARF_FTPS",
@@ -49,7 +50,7 @@ pub(crate) struct Args {
     /// Ports for passive data connections [default: 30000-30999]
     #[arg(long, env = "WHARF_PASSIVE_PORTS", value_name = "LO-HI")]
     passive_ports: Option<PortRange>,
-    /// Whether logins need TLS [default: required, except from this machine]
+    /// Whether logins and their data need TLS [default: required, except logins from this machine]
     #[arg(long, env = "WHARF_TLS", value_name = "POLICY")]
     tls: Option<ListenerTls>,
     /// How log lines are written [default: text]

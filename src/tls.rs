@@ -1,0 +1,663 @@
+//! What TLS is served with: the operator's files, or a certificate made at
+//! first start. Read again when the files change.
+//!
+//! Invariant: what is in use is whole. Files that cannot be used are an error at
+//! start, and afterwards leave what was in use before.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateRevocationListDer, PrivateKeyDer};
+use time::OffsetDateTime;
+use wharf_model::{Digest, DigestAlgorithm, Hasher};
+use wharf_net::{ClientAuthorities, TlsOptions, TlsServer, TlsSetupError};
+use wharf_server::ftp::CertificateAccounts;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer as _;
+
+use crate::compose::make_private_directory;
+use crate::config::{self, ClientCertificates};
+
+/// How often the files are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a certificate that is made here holds. Clients keep its
+/// fingerprint, so a new one is not for every year.
+const MADE_FOR: time::Duration = time::Duration::days(20 * 365);
+
+/// From when on the log says that a certificate will expire.
+const EXPIRY_NOTICE: time::Duration = time::Duration::days(14);
+
+/// Names for ALPN: the registered one, and for data also the one that some clients use there.
+const CONTROL_PROTOCOL: &[u8] = b"ftp";
+const DATA_PROTOCOL: &[u8] = b"ftp-data";
+
+/// TLS in use, and the files it is from.
+pub(crate) struct Tls {
+    server: Arc<TlsServer>,
+    // Replaced by a reload; the lock also keeps reloads apart. Never held across an await.
+    source: Mutex<Source>,
+}
+
+struct Source {
+    files: TlsFiles,
+    seen: Vec<Stamp>,
+}
+
+impl Tls {
+    /// Reads the files, after making those that are missing and that the operator has not named.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub(crate) fn start(config: &config::Tls, data: &Path) -> Result<Arc<Self>, TlsError> {
+        let files = TlsFiles::new(config, data)?;
+        files.make_missing(&config.names)?;
+        let seen = files.stamps();
+        let loaded = files.read(OffsetDateTime::now_utc())?;
+        loaded.log(&files);
+        let server = TlsServer::new(loaded.options).map_err(|error| files.unusable(error))?;
+        Ok(Arc::new(Self {
+            server: Arc::new(server),
+            source: Mutex::new(Source { files, seen }),
+        }))
+    }
+
+    pub(crate) fn server(&self) -> Arc<TlsServer> {
+        Arc::clone(&self.server)
+    }
+
+    /// Serves with what the files say now.
+    ///
+    /// # Errors
+    /// [`TlsError`]; everything stays as it was.
+    pub(crate) fn reload(&self, config: &config::Tls, data: &Path) -> Result<(), TlsError> {
+        let files = TlsFiles::new(config, data)?;
+        files.make_missing(&config.names)?;
+        let mut source = self.source();
+        source.files = files;
+        self.read_again(&mut source)
+    }
+
+    /// Looks at the files from time to time, until dropped.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            let tls = Arc::clone(&self);
+            // Looking at files may wait for a disk.
+            let _ = tokio::task::spawn_blocking(move || tls.look()).await;
+        }
+    }
+
+    fn look(&self) {
+        let mut source = self.source();
+        if source.files.stamps() == source.seen {
+            return;
+        }
+        if let Err(error) = self.read_again(&mut source) {
+            let error = crate::compose::with_source(&error);
+            tracing::error!(%error, "the files for TLS have changed and cannot be used; the certificate in use stays");
+        }
+    }
+
+    fn read_again(&self, source: &mut Source) -> Result<(), TlsError> {
+        // Before they are read: a change meanwhile is seen the next time.
+        source.seen = source.files.stamps();
+        let loaded = source.files.read(OffsetDateTime::now_utc())?;
+        loaded.log(&source.files);
+        self.server
+            .replace(loaded.options)
+            .map_err(|error| source.files.unusable(error))
+    }
+
+    fn source(&self) -> std::sync::MutexGuard<'_, Source> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which files TLS is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TlsFiles {
+    certificate: PathBuf,
+    key: PathBuf,
+    /// They are ours to make.
+    ours: bool,
+    clients: Option<ClientFiles>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ClientFiles {
+    authorities: PathBuf,
+    revoked: Option<PathBuf>,
+    required: bool,
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp(Option<(SystemTime, u64)>);
+
+/// What the files say.
+struct Loaded {
+    options: TlsOptions,
+    fingerprint: Digest,
+    expires: OffsetDateTime,
+    begins: OffsetDateTime,
+}
+
+impl TlsFiles {
+    fn new(config: &config::Tls, data: &Path) -> Result<Self, TlsError> {
+        let (certificate, key, ours) = match (&*config.certificate, &*config.private_key) {
+            ("", "") => {
+                let folder = data.join("tls");
+                let named = |name| folder.join(name);
+                (named("certificate.pem"), named("private_key.pem"), true)
+            }
+            ("", _) => return Err(TlsError::HalfSet("tls.private_key", "tls.certificate")),
+            (_, "") => return Err(TlsError::HalfSet("tls.certificate", "tls.private_key")),
+            (certificate, key) => (certificate.into(), key.into(), false),
+        };
+        Ok(Self {
+            certificate,
+            key,
+            ours,
+            clients: ClientFiles::new(config)?,
+        })
+    }
+
+    fn stamps(&self) -> Vec<Stamp> {
+        let clients = self.clients.as_ref();
+        [
+            Some(&self.certificate),
+            Some(&self.key),
+            clients.map(|clients| &clients.authorities),
+            clients.and_then(|clients| clients.revoked.as_ref()),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|path| Stamp::of(path))
+        .collect()
+    }
+
+    /// Makes a key and a certificate for `names` where there is none.
+    fn make_missing(&self, names: &[String]) -> Result<(), TlsError> {
+        if !self.ours || Stamp::of(&self.certificate).0.is_some() {
+            return Ok(());
+        }
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| TlsError::Make { path, source }
+        };
+        if let Some(folder) = self.certificate.parent() {
+            make_private_directory(folder).map_err(failed(folder))?;
+        }
+        let made =
+            make(&with_own_names(names), OffsetDateTime::now_utc()).map_err(TlsError::Names)?;
+        // The certificate last: it stands for both.
+        write_private(&self.key, &made.key).map_err(failed(&self.key))?;
+        write_private(&self.certificate, &made.certificate).map_err(failed(&self.certificate))?;
+        tracing::info!(path = %self.certificate.display(), "made a certificate");
+        Ok(())
+    }
+
+    fn read(&self, now: OffsetDateTime) -> Result<Loaded, TlsError> {
+        let text = read(&self.certificate, "tls.certificate")?;
+        let chain = sections(&text, &self.certificate, "CERTIFICATE")?;
+        let text = read(&self.key, "tls.private_key")?;
+        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+            pem::Error::NoItemsFound => TlsError::NoKey(self.key.clone()),
+            source => TlsError::Pem {
+                path: self.key.clone(),
+                source,
+            },
+        })?;
+        let first = chain.first().map(AsRef::as_ref).unwrap_or_default();
+        let (begins, expires) = validity(first).ok_or_else(|| TlsError::NotACertificate {
+            path: self.certificate.clone(),
+        })?;
+        if expires < now {
+            return Err(TlsError::Expired {
+                path: self.certificate.clone(),
+                expired: expires.date(),
+                remedy: if self.ours {
+                    "delete it to have a new one made"
+                } else {
+                    "renew it"
+                },
+            });
+        }
+        Ok(Loaded {
+            fingerprint: fingerprint(first),
+            begins,
+            expires,
+            options: TlsOptions {
+                chain,
+                key,
+                protocols: vec![CONTROL_PROTOCOL.to_vec()],
+                joining_protocols: vec![CONTROL_PROTOCOL.to_vec(), DATA_PROTOCOL.to_vec()],
+                clients: self.clients.as_ref().map(ClientFiles::read).transpose()?,
+            },
+        })
+    }
+
+    fn unusable(&self, source: TlsSetupError) -> TlsError {
+        TlsError::Unusable {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            source,
+        }
+    }
+}
+
+impl ClientFiles {
+    fn new(config: &config::Tls) -> Result<Option<Self>, TlsError> {
+        let required = match config.client_certificates {
+            ClientCertificates::Off => return Ok(None),
+            ClientCertificates::Optional => false,
+            ClientCertificates::Required => true,
+        };
+        if config.client_ca.is_empty() {
+            return Err(TlsError::HalfSet(
+                "tls.client_certificates",
+                "tls.client_ca",
+            ));
+        }
+        Ok(Some(Self {
+            authorities: config.client_ca.as_str().into(),
+            revoked: (!config.client_crl.is_empty()).then(|| config.client_crl.as_str().into()),
+            required,
+        }))
+    }
+
+    fn read(&self) -> Result<ClientAuthorities, TlsError> {
+        let text = read(&self.authorities, "tls.client_ca")?;
+        let roots = sections(&text, &self.authorities, "CERTIFICATE")?;
+        let revoked = match &self.revoked {
+            None => Vec::new(),
+            Some(path) => {
+                let text = read(path, "tls.client_crl")?;
+                sections::<CertificateRevocationListDer<'_>>(&text, path, "X509 CRL")?
+            }
+        };
+        Ok(ClientAuthorities {
+            roots,
+            revoked,
+            required: self.required,
+        })
+    }
+}
+
+impl Stamp {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "paths of the operator, from the configuration"
+    )]
+    fn of(path: &Path) -> Self {
+        let metadata = std::fs::metadata(path).ok();
+        Self(metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len()))))
+    }
+}
+
+impl Loaded {
+    fn log(&self, files: &TlsFiles) {
+        let path = files.certificate.display();
+        tracing::info!(%path, sha256 = %self.fingerprint, expires = %self.expires.date(), "certificate");
+        let now = OffsetDateTime::now_utc();
+        if self.begins > now {
+            tracing::warn!(%path, begins = %self.begins, "the certificate does not hold yet; is the clock right?");
+        } else if self.expires - now < EXPIRY_NOTICE {
+            tracing::warn!(%path, expires = %self.expires, "the certificate expires soon; renew it");
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "paths of the operator, from the configuration"
+)]
+fn read(path: &Path, setting: &'static str) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Read {
+        path: path.to_path_buf(),
+        setting,
+        source,
+    })
+}
+
+/// All sections of one kind; there must be one.
+fn sections<T: PemObject>(
+    text: &[u8],
+    path: &Path,
+    kind: &'static str,
+) -> Result<Vec<T>, TlsError> {
+    let found: Vec<T> = T::pem_slice_iter(text)
+        .collect::<Result<_, _>>()
+        .map_err(|source| TlsError::Pem {
+            path: path.to_path_buf(),
+            source,
+        })?;
+    if found.is_empty() {
+        return Err(TlsError::Nothing {
+            path: path.to_path_buf(),
+            kind,
+        });
+    }
+    Ok(found)
+}
+
+/// From when until when a certificate holds.
+fn validity(certificate: &[u8]) -> Option<(OffsetDateTime, OffsetDateTime)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let validity = certificate.validity();
+    Some((
+        validity.not_before.to_datetime(),
+        validity.not_after.to_datetime(),
+    ))
+}
+
+/// What `openssl x509 -fingerprint -sha256` shows, without the colons.
+fn fingerprint(certificate: &[u8]) -> Digest {
+    let mut hasher = Hasher::new(DigestAlgorithm::Sha256);
+    hasher.update(certificate);
+    hasher.finish()
+}
+
+/// A certificate and its key, as PEM.
+struct Made {
+    certificate: String,
+    key: String,
+}
+
+/// A certificate that vouches for itself (ECDSA on P-256).
+fn make(names: &[String], now: OffsetDateTime) -> Result<Made, rcgen::Error> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let mut certificate = CertificateParams::new(names)?;
+    let name = names.first().map_or("wharf", String::as_str);
+    certificate
+        .distinguished_name
+        .push(DnType::CommonName, name);
+    // A day of grace for clocks that are behind.
+    certificate.not_before = now - time::Duration::days(1);
+    certificate.not_after = now + MADE_FOR;
+    certificate.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    certificate.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(Made {
+        certificate: certificate.self_signed(&key)?.pem(),
+        key: key.serialize_pem(),
+    })
+}
+
+/// The operator's names, the machine's own, and the addresses of loopback; each once.
+fn with_own_names(names: &[String]) -> Vec<String> {
+    let mut all: Vec<String> = names.to_vec();
+    let machine = rustix::system::uname();
+    all.extend(machine.nodename().to_str().ok().map(str::to_owned));
+    all.extend(["127.0.0.1", "::1"].map(str::to_owned));
+    let mut seen = std::collections::HashSet::new();
+    all.retain(|name| !name.is_empty() && seen.insert(name.clone()));
+    all
+}
+
+/// Writes a file that only its owner may read. It appears whole or not at all.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the data directory is the operator's, from the configuration"
+)]
+fn write_private(path: &Path, content: &str) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(".new");
+    // One that a crash has left may have other permissions.
+    match std::fs::remove_file(&staged) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&staged)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&staged, path)
+}
+
+/// Which account a client's certificate opens: what the configuration says of
+/// its fingerprint or its name, else the account that is called as it is.
+#[derive(Debug)]
+pub(crate) struct AccountsByCertificate(pub(crate) BTreeMap<String, String>);
+
+impl CertificateAccounts for AccountsByCertificate {
+    fn account_of(&self, certificate: &[u8]) -> Option<String> {
+        let print = fingerprint(certificate).to_string();
+        // As openssl shows it, or as our log does.
+        let is_print = |key: &str| key.replace(':', "").eq_ignore_ascii_case(&print);
+        if let Some((_, account)) = self.0.iter().find(|(key, _)| is_print(key)) {
+            return Some(account.clone());
+        }
+        let name = name_of(certificate)?;
+        Some(self.0.get(&name).cloned().unwrap_or(name))
+    }
+}
+
+/// The common name, or else the first mail address or DNS name.
+fn name_of(certificate: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let common = certificate.subject().iter_common_name().next();
+    if let Some(name) = common.and_then(|name| name.as_str().ok()) {
+        return Some(name.to_owned());
+    }
+    let names = certificate.subject_alternative_name().ok()??;
+    names
+        .value
+        .general_names
+        .iter()
+        .find_map(|name| match name {
+            GeneralName::RFC822Name(name) | GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        })
+}
+
+/// TLS cannot be served with the files that are there. Each names the file and what helps.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    #[error("{0} is set and {1} is not; set both or neither")]
+    HalfSet(&'static str, &'static str),
+    #[error("cannot read {}; check {setting} and who may read the file", path.display())]
+    Read {
+        path: PathBuf,
+        setting: &'static str,
+        source: io::Error,
+    },
+    #[error("{} is not a PEM file; convert it with openssl", path.display())]
+    Pem { path: PathBuf, source: pem::Error },
+    #[error("{} holds nothing between -----BEGIN {kind}----- and -----END {kind}-----; it must be a PEM file", path.display())]
+    Nothing { path: PathBuf, kind: &'static str },
+    #[error("{} holds no private key; it must be a PEM file without a passphrase", .0.display())]
+    NoKey(PathBuf),
+    #[error("the certificate in {} cannot be understood; put another there", path.display())]
+    NotACertificate { path: PathBuf },
+    #[error("the certificate in {} expired on {expired}; {remedy}", path.display())]
+    Expired {
+        path: PathBuf,
+        expired: time::Date,
+        remedy: &'static str,
+    },
+    #[error("cannot serve TLS with {} and {}; check that they belong together", certificate.display(), key.display())]
+    Unusable {
+        certificate: PathBuf,
+        key: PathBuf,
+        source: TlsSetupError,
+    },
+    #[error("no certificate can be made for these names; check tls.names")]
+    Names(#[source] rcgen::Error),
+    #[error("cannot make {}; check who may write there", path.display())]
+    Make { path: PathBuf, source: io::Error },
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests own the directories that they make"
+)]
+mod tests {
+    use super::*;
+    use rustls_pki_types::CertificateDer;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn made(now: OffsetDateTime) -> Made {
+        make(&["localhost".to_owned(), "127.0.0.1".to_owned()], now).expect("made")
+    }
+
+    fn der(pem: &str) -> Vec<u8> {
+        CertificateDer::from_pem_slice(pem.as_bytes())
+            .expect("a certificate")
+            .to_vec()
+    }
+
+    /// A folder with the given files, and a configuration that names them.
+    fn configured(certificate: &str, key: &str) -> (tempfile::TempDir, config::Tls) {
+        let folder = tempfile::tempdir().expect("a directory");
+        let file = |name: &str, content: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).expect("written");
+            path.to_str().expect("text").to_owned()
+        };
+        let config = config::Tls {
+            certificate: file("c.pem", certificate),
+            private_key: file("k.pem", key),
+            ..config::Tls::default()
+        };
+        (folder, config)
+    }
+
+    fn refused(config: &config::Tls) -> String {
+        match Tls::start(config, Path::new("/nowhere")) {
+            Ok(_) => panic!("started"),
+            Err(error) => crate::compose::with_source(&error),
+        }
+    }
+
+    #[test]
+    fn the_first_start_makes_a_certificate_and_the_next_one_keeps_it() {
+        let data = tempfile::tempdir().expect("a directory");
+        let config = config::Tls::default();
+        Tls::start(&config, data.path()).expect("starts");
+        let file = |name: &str| data.path().join("tls").join(name);
+        let first = std::fs::read(file("certificate.pem")).expect("is there");
+        Tls::start(&config, data.path()).expect("starts");
+        assert_eq!(
+            std::fs::read(file("certificate.pem")).expect("is there"),
+            first
+        );
+        let mode = |path: PathBuf| {
+            let metadata = std::fs::metadata(path).expect("is there");
+            metadata.permissions().mode() & 0o777
+        };
+        assert_eq!(mode(file("private_key.pem")), 0o600);
+        assert_eq!(mode(data.path().join("tls")), 0o700);
+        let der = der(std::str::from_utf8(&first).expect("text"));
+        let (_, parsed) = X509Certificate::from_der(&der).expect("a certificate");
+        let names = parsed
+            .subject_alternative_name()
+            .expect("one")
+            .expect("one");
+        let names = format!("{:?}", names.value.general_names);
+        assert!(names.contains("DNSName(\"localhost\")"), "{names}");
+        assert!(names.contains("IPAddress([127, 0, 0, 1])"), "{names}");
+    }
+
+    #[test]
+    fn each_bad_file_is_named_with_what_helps() {
+        let now = OffsetDateTime::now_utc();
+        let (one, other) = (made(now), made(now));
+        let expired = made(now - MADE_FOR - time::Duration::days(1));
+        let cases = [
+            (
+                &*one.certificate,
+                &*other.key,
+                "check that they belong together",
+            ),
+            (&one.certificate, "", "k.pem holds no private key"),
+            (
+                &one.key,
+                &one.key,
+                "c.pem holds nothing between -----BEGIN CERTIFICATE-----",
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n",
+                &one.key,
+                "c.pem cannot be understood",
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\n!\n",
+                &one.key,
+                "c.pem is not a PEM file",
+            ),
+            (&expired.certificate, &expired.key, "; renew it"),
+        ];
+        for (certificate, key, expected) in cases {
+            let (_folder, config) = configured(certificate, key);
+            let error = refused(&config);
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+        let (_folder, mut config) = configured(&one.certificate, &one.key);
+        config.certificate = "/nowhere/c.pem".to_owned();
+        assert!(refused(&config).starts_with("cannot read /nowhere/c.pem; check tls.certificate"));
+        config.certificate.clear();
+        assert!(refused(&config).starts_with("tls.private_key is set and tls.certificate is not"));
+    }
+
+    #[test]
+    fn changed_files_are_used_and_bad_ones_leave_what_was_in_use() {
+        let now = OffsetDateTime::now_utc();
+        let (first, second) = (made(now), made(now));
+        let (_folder, config) = configured(&first.certificate, &first.key);
+        let tls = Tls::start(&config, Path::new("/nowhere")).expect("starts");
+        let stamps = || tls.source().seen.clone();
+        let before = stamps();
+        tls.look();
+        assert_eq!(stamps(), before);
+        // A key that does not belong is seen once, and again only when it changes.
+        std::fs::write(&config.private_key, format!("{}\n\n", second.key)).expect("written");
+        let error = tls
+            .reload(&config, Path::new("/nowhere"))
+            .expect_err("mixed");
+        assert!(matches!(error, TlsError::Unusable { .. }), "{error}");
+        let bad = stamps();
+        tls.look();
+        assert_eq!(stamps(), bad);
+        std::fs::write(&config.certificate, format!("{}\n\n", second.certificate))
+            .expect("written");
+        tls.look();
+        assert_ne!(stamps(), bad);
+        tls.reload(&config, Path::new("/nowhere"))
+            .expect("belong together");
+    }
+
+    #[test]
+    fn a_certificate_opens_the_account_that_is_configured_or_called_like_it() {
+        let now = OffsetDateTime::now_utc();
+        let certificate = der(&make(&["alice".to_owned()], now).expect("made").certificate);
+        let account = |rules: &[(&str, &str)]| {
+            let rules = rules
+                .iter()
+                .map(|(key, account)| ((*key).to_owned(), (*account).to_owned()));
+            AccountsByCertificate(rules.collect()).account_of(&certificate)
+        };
+        assert_eq!(account(&[]).as_deref(), Some("alice"));
+        assert_eq!(account(&[("alice", "bob")]).as_deref(), Some("bob"));
+        let print = fingerprint(&certificate).to_string();
+        let both = [("alice", "bob"), (print.as_str(), "carol")];
+        assert_eq!(account(&both).as_deref(), Some("carol"));
+        assert_eq!(
+            AccountsByCertificate(BTreeMap::new()).account_of(b"x"),
+            None
+        );
+    }
+}
