@@ -124,6 +124,7 @@ impl Wharf {
             .expect("starts");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let addresses = [listening(&mut log), listening(&mut log)];
+        let implicit = options.contains(&"--ftps").then(|| listening(&mut log));
         // The log must be read on, or the server would wait for us.
         std::thread::spawn(move || {
             let mut line = String::new();
@@ -134,7 +135,11 @@ impl Wharf {
                 line.clear();
             }
         });
-        Server { child, addresses }
+        Server {
+            child,
+            addresses,
+            implicit,
+        }
     }
 }
 
@@ -159,6 +164,7 @@ fn listening(log: &mut impl std::io::BufRead) -> SocketAddr {
 pub struct Server {
     child: Child,
     addresses: [SocketAddr; 2],
+    implicit: Option<SocketAddr>,
 }
 
 impl Server {
@@ -170,6 +176,11 @@ impl Server {
     /// Where it listens on IPv6.
     pub fn v6(&self) -> SocketAddr {
         self.addresses[1]
+    }
+
+    /// Where it listens for implicit FTPS, if it was started with `--ftps`.
+    pub fn ftps(&self) -> SocketAddr {
+        self.implicit.expect("started with --ftps")
     }
 
     /// `kill -9`, and wait until it is gone.
