@@ -241,10 +241,13 @@ impl From<&rustls::Error> for Distrust {
                 Self::NotYetValid
             }
             CertificateError::Revoked => Self::Revoked,
-            // What webpki says of an authority of the same name with another key, and
-            // of a certificate that is its own authority.
-            CertificateError::BadSignature | CertificateError::Other(_) => Self::UnknownAuthority,
-            _ => Self::Unusable,
+            CertificateError::InvalidPurpose
+            | CertificateError::InvalidPurposeContext { .. }
+            | CertificateError::BadEncoding
+            | CertificateError::UnhandledCriticalExtension => Self::Unusable,
+            // Among them what webpki says of a certificate that is its own
+            // authority, and of an authority of the same name with another key.
+            _ => Self::UnknownAuthority,
         }
     }
 }
