@@ -340,6 +340,91 @@ fn one_failure_among_many_files_is_told_and_the_others_arrive() {
 }
 
 #[test]
+fn two_copies_under_one_name_are_refused_before_anything_is_moved() {
+    let setting = setting();
+    setting.write("one/x", b"one");
+    setting.write("two/x", b"two");
+    let errors = setting.fail(&["put", "one/x", "two/x", &setting.url("d/")], 2);
+    assert!(errors.contains("two copies"), "{errors}");
+    setting.succeed(&["put", "-r", "one", "two", &setting.url("")]);
+    let urls = [setting.url("one/x"), setting.url("two/x")];
+    setting.fail(&["get", &urls[0], &urls[1], "into/"], 2);
+    assert!(!setting.scratch.join("into").exists());
+}
+
+#[test]
+fn no_error_repeats_the_password_of_a_url() {
+    let setting = setting();
+    let url = "ftp://alice:topsecret@localhost:99999/x";
+    for arguments in [
+        &["ls", url][..],
+        &["get", url],
+        &["mirror", url, "here"],
+        &["put", "Cargo.toml", url],
+        &["shell", url],
+    ] {
+        let errors = setting.fail(arguments, 2);
+        assert!(!errors.contains("topsecret"), "{errors}");
+        assert!(errors.contains("99999"), "{errors}");
+    }
+}
+
+#[test]
+fn what_fails_does_not_keep_the_rest_from_being_done() {
+    let setting = setting();
+    let home = setting.wharf.home("alice");
+    std::fs::create_dir(home.join("d")).expect("made");
+    std::fs::write(home.join("a"), "abc").expect("written");
+    std::fs::write(home.join("e"), "abc").expect("written");
+    let output = setting.run(&["hash", &setting.url("*")]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(told.lines().count(), 2, "{told}");
+    let (missing, a) = (setting.url("missing"), setting.url("a"));
+    setting.fail(&["rm", &missing, &a], 3);
+    assert!(!home.join("a").exists());
+}
+
+#[test]
+fn a_mirror_of_nothing_leaves_no_target_and_a_dry_run_makes_none() {
+    let setting = setting();
+    setting.fail(&["mirror", &setting.url("missing"), "target"], 3);
+    assert!(!setting.scratch.join("target").exists());
+    std::fs::write(setting.wharf.home("alice").join("f"), "x").expect("written");
+    let told = setting.succeed(&["mirror", "-n", &setting.url(""), "target"]);
+    assert!(told.contains("would download f"), "{told}");
+    assert!(!setting.scratch.join("target").exists());
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_cat_quietly() {
+    let setting = setting();
+    std::fs::write(setting.wharf.home("alice").join("big"), noise(8 << 20, 11)).expect("written");
+    let mut child = setting
+        .client(&["cat", &setting.url("big")])
+        .spawn()
+        .expect("starts");
+    let mut some = [0; 10];
+    let mut out = child.stdout.take().expect("piped");
+    std::io::Read::read_exact(&mut out, &mut some).expect("reads");
+    drop(out);
+    let output = child.wait_with_output().expect("ends");
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn entries_that_are_left_out_are_counted() {
+    let setting = setting();
+    setting.write("tree/file", b"x");
+    std::os::unix::fs::symlink("file", setting.scratch.join("tree/link")).expect("linked");
+    let output = setting.run(&["put", "-r", "--json", "tree", &setting.url("")]);
+    let told = objects(&output.stdout);
+    assert_eq!(of_event(&told, "left_out")["name"], "link");
+    assert_eq!(of_event(&told, "summary")["left_out"], 1);
+}
+
+#[test]
 fn no_name_from_a_server_reaches_the_terminal_raw() {
     use std::os::unix::ffi::OsStrExt as _;
     let setting = setting();
@@ -463,6 +548,11 @@ fn a_script_ends_at_its_first_failure_with_its_code() {
     assert!(errors.contains("frobnicate"), "{errors}");
     let (code, ..) = shell(&setting, "missing", "pwd\n");
     assert_eq!(code, Some(3));
+    let output = setting.run(&["shell", "--json", &setting.url("missing")]);
+    assert_eq!(
+        of_event(&objects(&output.stdout), "error")["kind"],
+        "not_found"
+    );
 }
 
 #[test]

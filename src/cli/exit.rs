@@ -81,6 +81,15 @@ impl CliError {
         })
     }
 
+    /// The family, for a command that goes on and ends with its code.
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Failed(_) => ErrorKind::Local,
+            Self::Usage(_) => ErrorKind::Usage,
+            Self::Client(kind, _) | Self::Told(kind) => *kind,
+        }
+    }
+
     /// One word for machines.
     pub(super) fn kind_name(&self) -> &'static str {
         match self {
@@ -98,6 +107,20 @@ impl CliError {
     /// A failure of the client at `what`, a path or URL that is safe to show.
     pub(super) fn at(what: impl std::fmt::Display, error: &ClientError) -> Self {
         Self::Client(error.kind(), format!("{what}: {}", error.chain()))
+    }
+
+    /// Whether nothing more can succeed after it, in the same command.
+    pub(super) fn ends_command(&self) -> bool {
+        match self {
+            Self::Client(kind, _) => matches!(
+                kind,
+                ErrorKind::Authentication
+                    | ErrorKind::Network
+                    | ErrorKind::Encryption
+                    | ErrorKind::Interrupted
+            ),
+            _ => false,
+        }
     }
 
     /// Nothing, or that something was reported.

@@ -1,17 +1,18 @@
 //! `wharf get`.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use wharf_client::{
-    Direction, Download, Found, LocalTree, MirrorEnds, MirrorOptions, RemoteEntry, RemoteUrl,
-    Summary, Transfers, UrlPath, Work, mirror, run_batch,
+    Direction, Download, Found, LocalTree, MirrorEnds, MirrorOptions, RemoteEntry, Summary,
+    Transfers, UrlPath, Work, mirror, run_batch,
 };
 use wharf_model::{EntryKind, FileName, VirtualPath};
 
 use crate::cli::CliError;
 use crate::cli::local;
-use crate::cli::site::{Site, SiteArgs, TransferArgs, one_server, run as run_on_site};
+use crate::cli::site::{
+    Site, SiteArgs, TransferArgs, UrlArgument, one_server, parse_all, run as run_on_site,
+};
 
 /// Options of `wharf get`.
 #[derive(clap::Args)]
@@ -29,7 +30,7 @@ pub(crate) struct Args {
     flags: Flags,
     /// What to download, and at the end, unless it is the current folder, where to: a folder or a new name
     #[arg(required = true, value_name = "URL|LOCAL")]
-    arguments: Vec<OsString>,
+    arguments: Vec<UrlArgument>,
 }
 
 /// How files are fetched; for the shell's `get` too.
@@ -44,16 +45,10 @@ pub(super) struct Flags {
 
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
     let mut arguments = args.arguments;
-    let is_local = |argument: &OsString| {
-        argument
-            .to_str()
-            .is_none_or(|text| !RemoteUrl::looks_like_url(text))
-    };
-    let target = arguments.pop_if(|last| is_local(last)).map(PathBuf::from);
-    let urls = arguments
-        .iter()
-        .map(|argument| local::url_argument(argument))
-        .collect::<Result<Vec<_>, _>>()?;
+    let target = arguments
+        .pop_if(|last| !last.looks_like_url())
+        .map(UrlArgument::into_path);
+    let urls = parse_all(&arguments)?;
     let paths: Vec<UrlPath> = urls.iter().map(|url| url.path.clone()).collect();
     let jobs = args.flags.transfer.jobs();
     run_on_site(&args.site, one_server(&urls)?, jobs, async |site| {
@@ -80,6 +75,7 @@ pub(super) async fn get(
             )));
         }
     }
+    local::no_two_alike(found.iter().filter_map(|found| found.path.file_name()))?;
     let place = local::Place::of(target.unwrap_or(Path::new(".")), found.len())?;
     let transfers = site.transfers(&flags.transfer);
     let mut summary = Summary::default();

@@ -2,12 +2,13 @@
 //! paths of the person's own, taken at their word; what a server names goes
 //! through [`LocalTree`] below them.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use wharf_client::{LocalTree, RemoteUrl, UrlPath};
-use wharf_model::{FileName, VirtualPath};
+use wharf_client::{LocalTree, UrlPath};
+use wharf_model::{FileName, VirtualPath, escape_for_display};
 
 use crate::cli::CliError;
 
@@ -146,10 +147,19 @@ pub(super) fn expand(start: &Path, pattern: &UrlPath) -> Result<Vec<PathBuf>, Cl
     Ok(places)
 }
 
-/// A URL among arguments that may be paths.
-pub(super) fn url_argument(argument: &OsStr) -> Result<RemoteUrl, CliError> {
-    let text = argument.to_string_lossy();
-    RemoteUrl::parse(&text).map_err(|error| CliError::Usage(format!("{text}: {error}")))
+/// Two copies under one name would leave only the later one.
+pub(super) fn no_two_alike<N: AsRef<[u8]>>(names: impl Iterator<Item = N>) -> Result<(), CliError> {
+    let mut seen = HashSet::new();
+    for name in names {
+        let name = name.as_ref().to_vec();
+        if let Some(twice) = seen.replace(name) {
+            return Err(CliError::Usage(format!(
+                "two copies would be called {}; copy them one by one",
+                escape_for_display(&twice)
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> CliError {

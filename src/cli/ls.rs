@@ -1,11 +1,11 @@
 //! `wharf ls`.
 
 use serde_json::{Value, json};
-use wharf_client::{Found, RemoteEntry, RemoteUrl, UrlPath, list as list_directory};
+use wharf_client::{Found, RemoteEntry, UrlPath, list as list_directory};
 use wharf_model::{EntryKind, VirtualPath};
 
 use crate::cli::CliError;
-use crate::cli::site::{Site, SiteArgs, one_server, parse_url, run as run_on_site};
+use crate::cli::site::{Site, SiteArgs, UrlArgument, one_server, parse_all, run as run_on_site};
 use crate::cli::text;
 
 /// Options of `wharf ls`.
@@ -21,8 +21,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     flags: Flags,
     /// What to list
-    #[arg(required = true, value_name = "URL", value_parser = parse_url)]
-    urls: Vec<RemoteUrl>,
+    #[arg(required = true, value_name = "URL")]
+    urls: Vec<UrlArgument>,
 }
 
 /// How entries are listed; for the shell's `ls` too.
@@ -55,8 +55,9 @@ pub(super) struct Flags {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
-    let paths: Vec<UrlPath> = args.urls.iter().map(|url| url.path.clone()).collect();
-    run_on_site(&args.site, one_server(&args.urls)?, 1, async |site| {
+    let urls = parse_all(&args.urls)?;
+    let paths: Vec<UrlPath> = urls.iter().map(|url| url.path.clone()).collect();
+    run_on_site(&args.site, one_server(&urls)?, 1, async |site| {
         ls(site, &args.flags, &paths).await
     })
 }
@@ -128,8 +129,8 @@ fn show(site: &Site, flags: &Flags, at: &VirtualPath, entry: &RemoteEntry, name:
 /// One entry for a program. A name that is no text is told in hexadecimal as well.
 pub(super) fn entry_json(at: &VirtualPath, entry: &RemoteEntry, name: &[u8]) -> Value {
     let mut value = json!({
-        "name": wharf_model::escape_for_display(name),
-        "directory": at.to_string(),
+        "name": text::json_name(name),
+        "directory": text::json_name(at.as_bytes()),
         "kind": text::kind_name(entry.kind),
         "size": entry.size,
         "modified": entry.modified.map(text::time_for_machines),

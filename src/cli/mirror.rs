@@ -1,17 +1,15 @@
 //! `wharf mirror`.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use wharf_client::{
-    Direction, Filter, LocalTree, MirrorEnds, MirrorOptions, RemoteUrl, UrlPath,
-    mirror as mirror_trees,
+    Direction, Filter, LocalTree, MirrorEnds, MirrorOptions, UrlPath, mirror as mirror_trees, stat,
 };
 use wharf_model::VirtualPath;
 
 use crate::cli::CliError;
-use crate::cli::local::{Source, url_argument};
-use crate::cli::site::{Site, SiteArgs, TransferArgs, run as run_on_site};
+use crate::cli::local::Source;
+use crate::cli::site::{Site, SiteArgs, TransferArgs, UrlArgument, run as run_on_site};
 
 /// Options of `wharf mirror`.
 #[derive(clap::Args)]
@@ -29,10 +27,10 @@ pub(crate) struct Args {
     flags: Flags,
     /// Directory to copy from: a URL, or a local folder
     #[arg(value_name = "SOURCE")]
-    source: OsString,
+    source: UrlArgument,
     /// Directory to copy to: a local folder, or a URL
     #[arg(value_name = "TARGET")]
-    target: OsString,
+    target: UrlArgument,
 }
 
 /// How trees are made alike; for the shell's `mirror` too.
@@ -64,29 +62,26 @@ impl Flags {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
-    let is_url = |text: &OsString| text.to_str().is_some_and(RemoteUrl::looks_like_url);
-    let (direction, url, folder) = match (is_url(&args.source), is_url(&args.target)) {
-        (true, false) => (
-            Direction::Download,
-            url_argument(&args.source)?,
-            &args.target,
-        ),
-        (false, true) => (Direction::Upload, url_argument(&args.target)?, &args.source),
-        (true, true) => {
-            return Err(CliError::Usage(
+    let (direction, url, folder) =
+        match (args.source.looks_like_url(), args.target.looks_like_url()) {
+            (true, false) => (Direction::Download, args.source.parse()?, args.target),
+            (false, true) => (Direction::Upload, args.target.parse()?, args.source),
+            (true, true) => {
+                return Err(CliError::Usage(
                 "both are URLs; mirror to a local folder first, and from there to the other server"
                     .to_owned(),
             ));
-        }
-        (false, false) => {
-            return Err(CliError::Usage(
-                "neither is a URL; write one as ftp://user@host/path".to_owned(),
-            ));
-        }
-    };
+            }
+            (false, false) => {
+                return Err(CliError::Usage(
+                    "neither is a URL; write one as ftp://user@host/path".to_owned(),
+                ));
+            }
+        };
     let jobs = args.flags.transfer.jobs();
+    let folder = folder.into_path();
     run_on_site(&args.site, &url, jobs, async |site| {
-        mirror(site, &args.flags, direction, &url.path, Path::new(folder)).await
+        mirror(site, &args.flags, direction, &url.path, &folder).await
     })
 }
 
@@ -105,14 +100,26 @@ pub(super) async fn mirror(
         filter: Filter::new(&flags.include, &flags.exclude)
             .map_err(|error| CliError::Usage(error.to_string()))?,
     };
+    let remote = site.literal(remote)?;
+    let nothing;
+    let tree = match direction {
+        Direction::Upload => source_tree(folder)?,
+        Direction::Download => {
+            // A source that is not there must not leave an empty target.
+            site.at(&remote, stat(&site.pool, &remote, site.retries))
+                .await?;
+            if flags.dry_run && !folder.exists() {
+                nothing = tempfile::tempdir().map_err(|error| CliError::failed(&error))?;
+                LocalTree::open(nothing.path())?
+            } else {
+                LocalTree::open_or_create(folder)?
+            }
+        }
+    };
     let ends = MirrorEnds {
         direction,
-        remote: site.literal(remote)?,
-        tree: match direction {
-            Direction::Download if flags.dry_run => tree_for_dry_run(folder)?,
-            Direction::Download => LocalTree::open_or_create(folder)?,
-            Direction::Upload => source_tree(folder)?,
-        },
+        remote,
+        tree,
         local: VirtualPath::root(),
     };
     let transfers = site.transfers(&flags.transfer);
@@ -134,14 +141,4 @@ fn source_tree(folder: &Path) -> Result<LocalTree, CliError> {
         "{} is no folder; `wharf put` uploads files",
         folder.display()
     )))
-}
-
-/// A dry run makes nothing: it needs a folder that is there.
-fn tree_for_dry_run(folder: &Path) -> Result<LocalTree, CliError> {
-    LocalTree::open(folder).map_err(|error| {
-        CliError::Client(
-            error.kind(),
-            format!("{}; a dry run does not make the folder", error.chain()),
-        )
-    })
 }

@@ -1,11 +1,12 @@
 //! `wharf mv`.
 
 use serde_json::json;
-use wharf_client::{ClientError, Found, RemoteUrl, UrlPath, stat};
+use wharf_client::{ClientError, Found, UrlPath, stat};
 use wharf_model::{EntryKind, FileName, VirtualPath};
 
 use crate::cli::CliError;
-use crate::cli::site::{Site, SiteArgs, one_server, parse_url, run as run_on_site};
+use crate::cli::site::{Site, SiteArgs, UrlArgument, one_server, parse_all, run as run_on_site};
+use crate::cli::text;
 
 /// Options of `wharf mv`.
 #[derive(clap::Args)]
@@ -13,13 +14,14 @@ pub(crate) struct Args {
     #[command(flatten)]
     site: SiteArgs,
     /// What to rename, and at the end the new name or the directory that it goes to
-    #[arg(required = true, num_args = 2.., value_name = "URL", value_parser = parse_url)]
-    urls: Vec<RemoteUrl>,
+    #[arg(required = true, num_args = 2.., value_name = "URL")]
+    urls: Vec<UrlArgument>,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
-    let paths: Vec<UrlPath> = args.urls.iter().map(|url| url.path.clone()).collect();
-    run_on_site(&args.site, one_server(&args.urls)?, 1, async |site| {
+    let urls = parse_all(&args.urls)?;
+    let paths: Vec<UrlPath> = urls.iter().map(|url| url.path.clone()).collect();
+    run_on_site(&args.site, one_server(&urls)?, 1, async |site| {
         mv(site, &paths).await
     })
 }
@@ -53,7 +55,7 @@ pub(super) async fn mv(site: &Site, paths: &[UrlPath]) -> Result<(), CliError> {
         site.at(&path, rename).await?;
         site.output.note(
             &format!("{path}: renamed to {to}"),
-            || json!({"event": "renamed", "from": path.to_string(), "to": to.to_string()}),
+            || json!({"event": "renamed", "from": text::json_name(path.as_bytes()), "to": text::json_name(to.as_bytes())}),
         );
     }
     Ok(())

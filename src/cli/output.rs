@@ -2,11 +2,12 @@
 //! and troubles on standard error; with `--json` one object a line instead.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::{Value, json};
 use wharf_client::{
     Direction, Done, DryStep, Event, Evidence, LeftOut, Observer, Outcome, Side, SkipReason,
@@ -43,6 +44,8 @@ struct State {
     total: Option<ProgressBar>,
     planned_files: u64,
     planned_bytes: u64,
+    /// Entries that no transfer is made of.
+    left_out: u64,
 }
 
 struct FileState {
@@ -77,7 +80,7 @@ impl Output {
     /// Shows a result: `line` to a person, `value` to a program. Quiet or not, results are shown.
     pub(super) fn result(&self, line: &str, value: impl FnOnce() -> Value) {
         if self.is_json() {
-            self.print(&value().to_string());
+            self.print(&json_line(&value()));
         } else {
             self.print(line);
         }
@@ -93,26 +96,36 @@ impl Output {
     /// Tells of a trouble that does not end the command.
     pub(super) fn trouble(&self, line: &str, value: impl FnOnce() -> Value) {
         if self.is_json() {
-            self.print(&value().to_string());
+            self.print(&json_line(&value()));
         } else {
             self.bars.suspend(|| eprintln!("wharf: {line}"));
         }
     }
 
+    /// Tells a person, and no program: standard output carries something else.
+    pub(super) fn aside(&self, line: &str) {
+        self.bars.suspend(|| eprintln!("wharf: {line}"));
+    }
+
     /// Tells what became of several files.
     pub(super) fn summary(&self, summary: &Summary) {
         let files = summary.transferred + summary.skipped + summary.failed + summary.not_tried;
+        let left_out = self.state().left_out;
         self.end_bars();
-        if files < 2 && summary.removed + summary.directories_made == 0 && !self.is_json() {
+        if files + left_out < 2
+            && summary.removed + summary.directories_made == 0
+            && !self.is_json()
+        {
             return;
         }
-        self.note(&summary_line(summary), || {
+        self.note(&summary_line(summary, left_out), || {
             json!({
                 "event": "summary",
                 "transferred": summary.transferred,
                 "skipped": summary.skipped,
                 "failed": summary.failed,
                 "not_tried": summary.not_tried,
+                "left_out": left_out,
                 "verified": summary.verified,
                 "removed": summary.removed,
                 "directories_made": summary.directories_made,
@@ -154,7 +167,7 @@ impl Output {
         }
         let length = state.planned_bytes;
         let total = state.total.get_or_insert_with(|| {
-            let bar = ProgressBar::new(0).with_style(bar_style());
+            let bar = ProgressBar::new(0).with_style(bar_style(0));
             bar.set_message("total");
             self.bars.add(bar)
         });
@@ -170,12 +183,11 @@ impl Output {
         }
         let name = escape_for_display(name);
         let bar = match size {
-            Some(size) => ProgressBar::new(size).with_style(bar_style()),
-            None => ProgressBar::no_length().with_style(spinner_style()),
+            Some(size) => ProgressBar::new(size).with_style(bar_style(offset)),
+            None => ProgressBar::no_length().with_style(spinner_style(offset)),
         };
         bar.set_message(last_columns(&name, NAME_COLUMNS));
         bar.set_position(offset);
-        bar.reset_eta();
         let bar = match &state.total {
             Some(total) => self.bars.insert_before(total, bar),
             None => self.bars.add(bar),
@@ -212,7 +224,7 @@ impl Output {
                 "size": file.size,
             });
             drop(state);
-            self.print(&line.to_string());
+            self.print(&json_line(&line));
         }
     }
 
@@ -233,9 +245,10 @@ impl Output {
     }
 
     fn finished(&self, direction: Direction, name: &[u8], outcome: &Outcome) {
-        let name = escape_for_display(name);
-        let line = format!("{name}: {}", outcome_text(outcome));
-        self.note(&line, || outcome_json(direction, &name, outcome));
+        let line = format!("{}: {}", escape_for_display(name), outcome_text(outcome));
+        self.note(&line, || {
+            outcome_json(direction, &text::json_name(name), outcome)
+        });
     }
 }
 
@@ -257,18 +270,18 @@ impl Observer for Output {
                 }
             }
             Event::Retrying {
-                name,
+                name: raw,
                 attempt,
                 after,
                 error,
                 ..
             } => {
-                let name = escape_for_display(name);
+                let name = escape_for_display(raw);
                 let error = error.chain();
                 let seconds = after.as_secs_f64();
                 self.trouble(
                     &format!("{name}: {error}; attempt {attempt} follows in {seconds:.1} s"),
-                    || json!({"event": "retrying", "name": name, "attempt": attempt, "after_seconds": seconds, "message": error}),
+                    || json!({"event": "retrying", "name": text::json_name(raw), "attempt": attempt, "after_seconds": seconds, "message": error}),
                 );
             }
             Event::Finished {
@@ -289,20 +302,21 @@ impl Observer for Output {
             Event::StepFailed { name, error, .. } => self.failed(name, error),
             Event::DirectoryMade { side, name } => self.step("made", "made directory", side, name),
             Event::Removed { side, name } => self.step("removed", "removed", side, name),
-            Event::WouldDo { step, name } => {
-                let name = escape_for_display(name);
+            Event::WouldDo { step, name: raw } => {
+                let name = escape_for_display(raw);
                 let what = dry_step_text(step);
                 self.result(
                     &format!("would {what} {name}"),
-                    || json!({"event": "would", "step": what, "name": name}),
+                    || json!({"event": "would", "step": what, "name": text::json_name(raw)}),
                 );
             }
-            Event::LeftOut { name, reason } => {
-                let name = escape_for_display(name);
+            Event::LeftOut { name: raw, reason } => {
+                self.state().left_out += 1;
+                let name = escape_for_display(raw);
                 let why = left_out_text(reason);
                 self.trouble(
                     &format!("{name}: left out: {why}"),
-                    || json!({"event": "left_out", "name": name, "reason": why}),
+                    || json!({"event": "left_out", "name": text::json_name(raw), "reason": why}),
                 );
             }
         }
@@ -310,26 +324,46 @@ impl Observer for Output {
 }
 
 impl Output {
-    fn failed(&self, name: &[u8], error: &wharf_client::ClientError) {
-        let name = escape_for_display(name);
+    fn failed(&self, raw: &[u8], error: &wharf_client::ClientError) {
+        let name = escape_for_display(raw);
         let message = error.chain();
         self.trouble(
             &format!("{name}: {message}"),
-            || json!({"event": "failed", "name": name, "kind": error.kind().name(), "message": message}),
+            || json!({"event": "failed", "name": text::json_name(raw), "kind": error.kind().name(), "message": message}),
         );
     }
 
-    fn step(&self, event: &str, text: &str, side: Side, name: &[u8]) {
-        let name = escape_for_display(name);
+    fn step(&self, event: &str, what: &str, side: Side, raw: &[u8]) {
+        let name = escape_for_display(raw);
         let side = match side {
             Side::Local => "local",
             Side::Remote => "remote",
         };
         self.note(
-            &format!("{name}: {text}"),
-            || json!({"event": event, "side": side, "name": name}),
+            &format!("{name}: {what}"),
+            || json!({"event": event, "side": side, "name": text::json_name(raw)}),
         );
     }
+}
+
+/// An object as one line that a terminal can show: JSON leaves control
+/// characters beyond ASCII as they are, and what hides or turns text.
+fn json_line(value: &Value) -> String {
+    let plain = value.to_string();
+    let mut line = String::with_capacity(plain.len());
+    for character in plain.chars() {
+        let mut buffer = [0; 4];
+        let written = character.encode_utf8(&mut buffer);
+        if character.is_ascii() || escape_for_display(written.as_bytes()) == *written {
+            line.push(character);
+        } else {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                line.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    line
 }
 
 fn take_back(total: Option<&ProgressBar>, bytes: u64) {
@@ -394,32 +428,33 @@ fn outcome_json(direction: Direction, name: &str, outcome: &Outcome) -> Value {
 }
 
 /// `7 files, 448.0 MiB in 2.10 s (213.3 MiB/s), 7 verified; 1 unchanged, 1 failed`.
-fn summary_line(summary: &Summary) -> String {
-    let moved = text::moved(summary.moved_bytes, summary.elapsed);
-    let mut line = format!(
-        "{} {}, {moved}, {} verified",
-        summary.transferred,
-        if summary.transferred == 1 {
-            "file"
-        } else {
-            "files"
-        },
-        summary.verified
-    );
-    let mut separator = "; ";
-    for (count, what) in [
+fn summary_line(summary: &Summary, left_out: u64) -> String {
+    let done = match summary.transferred {
+        0 => "nothing was transferred".to_owned(),
+        count => format!(
+            "{count} {}, {}, {} verified",
+            if count == 1 { "file" } else { "files" },
+            text::moved(summary.moved_bytes, summary.elapsed),
+            summary.verified
+        ),
+    };
+    let rest: Vec<String> = [
         (summary.skipped, "unchanged"),
         (summary.directories_made, "directories made"),
         (summary.removed, "removed"),
+        (left_out, "left out"),
         (summary.failed, "failed"),
         (summary.not_tried, "not tried"),
-    ] {
-        if count > 0 {
-            line.push_str(&format!("{separator}{count} {what}"));
-            separator = ", ";
-        }
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{count} {what}"))
+    .collect();
+    if rest.is_empty() {
+        done
+    } else {
+        format!("{done}; {}", rest.join(", "))
     }
-    line
 }
 
 fn evidence_text(evidence: Evidence) -> String {
@@ -461,19 +496,37 @@ fn left_out_text(reason: LeftOut) -> &'static str {
     }
 }
 
-fn bar_style() -> ProgressStyle {
+fn bar_style(offset: u64) -> ProgressStyle {
     style(
-        "{msg:28} {wide_bar} {binary_bytes:>10}/{binary_total_bytes:<10} {binary_bytes_per_sec:>12} {eta:>4}",
+        "{msg:28} {wide_bar} {binary_bytes:>10}/{binary_total_bytes:<10} {rate:>12} {left:>5}",
+        offset,
     )
 }
 
-fn spinner_style() -> ProgressStyle {
-    style("{msg:28} {spinner} {binary_bytes:>10} {binary_bytes_per_sec:>12}")
+fn spinner_style(offset: u64) -> ProgressStyle {
+    style("{msg:28} {spinner} {binary_bytes:>10} {rate:>12}", offset)
 }
 
-fn style(template: &str) -> ProgressStyle {
+/// A style whose rate is the average of the bytes after `offset`: what the
+/// bar's own estimate makes of the first bytes, which a buffer swallows at
+/// once, is too much by far.
+fn style(template: &str, offset: u64) -> ProgressStyle {
+    let average = move |state: &ProgressState| {
+        text::rate(state.pos().saturating_sub(offset), state.elapsed())
+    };
     ProgressStyle::with_template(template)
         .expect("the templates of this file parse")
+        .with_key("rate", move |state: &ProgressState, out: &mut dyn Write| {
+            let _ = write!(out, "{}/s", text::size(average(state)));
+        })
+        .with_key("left", move |state: &ProgressState, out: &mut dyn Write| {
+            let left = state.len().unwrap_or(0).saturating_sub(state.pos());
+            let seconds = left.checked_div(average(state));
+            let _ = match seconds {
+                Some(seconds) => write!(out, "{}", text::seconds(seconds)),
+                None => write!(out, "-"),
+            };
+        })
         .progress_chars("=> ")
 }
 
@@ -526,8 +579,8 @@ mod tests {
 
     #[test]
     fn every_template_parses() {
-        bar_style();
-        spinner_style();
+        bar_style(0);
+        spinner_style(0);
     }
 
     #[test]
@@ -541,7 +594,7 @@ mod tests {
             ..Summary::default()
         };
         assert_eq!(
-            summary_line(&summary),
+            summary_line(&summary, 0),
             "2 files, 2.0 KiB in 1.00 s (2.0 KiB/s), 2 verified; 1 failed"
         );
     }

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use wharf_client::{
-    ClientError, Direction, Listed, MirrorEnds, MirrorOptions, RemoteUrl, Summary, Upload, UrlPath,
-    Work, make_directories, mirror, run_batch, stat,
+    ClientError, Direction, Listed, MirrorEnds, MirrorOptions, Summary, Upload, UrlPath, Work,
+    make_directories, mirror, run_batch, stat,
 };
 use wharf_model::{EntryKind, VirtualPath};
 
 use crate::cli::CliError;
-use crate::cli::local::Source;
-use crate::cli::site::{Site, SiteArgs, TransferArgs, parse_url, run as run_on_site};
+use crate::cli::local::{self, Source};
+use crate::cli::site::{Site, SiteArgs, TransferArgs, UrlArgument, run as run_on_site};
 
 /// Options of `wharf put`.
 #[derive(clap::Args)]
@@ -30,8 +30,8 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "LOCAL")]
     sources: Vec<PathBuf>,
     /// Where to: a directory, or a new name
-    #[arg(value_name = "URL", value_parser = parse_url)]
-    target: RemoteUrl,
+    #[arg(value_name = "URL")]
+    target: UrlArgument,
 }
 
 /// How files are sent; for the shell's `put` too.
@@ -46,10 +46,11 @@ pub(super) struct Flags {
 
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
     let jobs = args.flags.transfer.jobs();
+    let target = args.target.parse()?;
     // Before the login: a wrong local name should cost nothing.
     let sources = find_sources(&args.flags, &args.sources)?;
-    run_on_site(&args.site, &args.target, jobs, async |site| {
-        put(site, &args.flags, sources, Some(&args.target.path)).await
+    run_on_site(&args.site, &target, jobs, async |site| {
+        put(site, &args.flags, sources, Some(&target.path)).await
     })
 }
 
@@ -78,10 +79,14 @@ pub(super) async fn put(
 ) -> Result<(), CliError> {
     let transfers = site.transfers(&flags.transfer);
     let place = place(site, target, sources.len()).await?;
+    let targets: Vec<VirtualPath> = sources
+        .iter()
+        .map(|source| place.of(source))
+        .collect::<Result<_, _>>()?;
+    local::no_two_alike(targets.iter().map(VirtualPath::as_bytes))?;
     let mut summary = Summary::default();
     let mut files = Vec::new();
-    for source in sources {
-        let remote = place.of(&source)?;
+    for (source, remote) in sources.into_iter().zip(targets) {
         if source.is_directory {
             let ends = MirrorEnds {
                 direction: Direction::Upload,

@@ -2,12 +2,13 @@
 
 use serde_json::json;
 use wharf_client::{
-    ClientError, Filter, Found, RemoteUrl, Unobserved, UrlPath, WalkOptions, below, walk_remote,
+    ClientError, ErrorKind, Filter, Found, Unobserved, UrlPath, WalkOptions, below, walk_remote,
 };
 use wharf_model::{EntryKind, VirtualPath};
 
 use crate::cli::CliError;
-use crate::cli::site::{Site, SiteArgs, one_server, parse_url, run as run_on_site};
+use crate::cli::site::{Site, SiteArgs, UrlArgument, one_server, parse_all, run as run_on_site};
+use crate::cli::text;
 
 /// Options of `wharf rm`.
 #[derive(clap::Args)]
@@ -17,8 +18,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     flags: Flags,
     /// What to remove
-    #[arg(required = true, value_name = "URL", value_parser = parse_url)]
-    urls: Vec<RemoteUrl>,
+    #[arg(required = true, value_name = "URL")]
+    urls: Vec<UrlArgument>,
 }
 
 /// What may be removed; for the shell's `rm` too.
@@ -33,45 +34,50 @@ pub(super) struct Flags {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
-    let paths: Vec<UrlPath> = args.urls.iter().map(|url| url.path.clone()).collect();
-    run_on_site(&args.site, one_server(&args.urls)?, 1, async |site| {
+    let urls = parse_all(&args.urls)?;
+    let paths: Vec<UrlPath> = urls.iter().map(|url| url.path.clone()).collect();
+    run_on_site(&args.site, one_server(&urls)?, 1, async |site| {
         rm(site, &args.flags, &paths).await
     })
 }
 
 /// Removes what `paths` stand for.
 pub(super) async fn rm(site: &Site, flags: &Flags, paths: &[UrlPath]) -> Result<(), CliError> {
-    for path in paths {
+    site.each(paths, async |path| {
         let found = match site.find(path).await {
-            Err(CliError::Client(wharf_client::ErrorKind::NotFound, _)) if flags.force => continue,
+            Err(CliError::Client(ErrorKind::NotFound, _)) if flags.force => return Ok(()),
             other => other?,
         };
-        for Found { path, entry } in found {
+        site.each(found, async |Found { path, entry }| {
             if entry.kind != EntryKind::Directory {
-                remove(site, &path, false).await?;
+                remove(site, &path, false).await
             } else if flags.recursive {
-                remove_tree(site, &path).await?;
+                remove_tree(site, &path).await
             } else {
-                return Err(CliError::Usage(format!(
+                Err(CliError::Usage(format!(
                     "{path} is a directory; add -r to remove it with all that is in it"
-                )));
+                )))
             }
-        }
-    }
-    Ok(())
+        })
+        .await
+    })
+    .await
 }
 
 /// Removes empty directories.
 pub(super) async fn rmdir(site: &Site, paths: &[UrlPath]) -> Result<(), CliError> {
-    for path in paths {
-        for found in site.find(path).await? {
-            if found.entry.kind != EntryKind::Directory {
-                return Err(CliError::at(&found.path, &ClientError::NotADirectory));
+    site.each(paths, async |path| {
+        let found = site.find(path).await?;
+        site.each(found, async |Found { path, entry }| {
+            if entry.kind == EntryKind::Directory {
+                remove(site, &path, true).await
+            } else {
+                Err(CliError::at(&path, &ClientError::NotADirectory))
             }
-            remove(site, &found.path, true).await?;
-        }
-    }
-    Ok(())
+        })
+        .await
+    })
+    .await
 }
 
 async fn remove_tree(site: &Site, root: &VirtualPath) -> Result<(), CliError> {
@@ -106,7 +112,7 @@ async fn remove(site: &Site, path: &VirtualPath, is_directory: bool) -> Result<(
     site.at(path, removal).await?;
     site.output.note(
         &format!("{path}: removed"),
-        || json!({"event": "removed", "side": "remote", "name": path.to_string()}),
+        || json!({"event": "removed", "side": "remote", "name": text::json_name(path.as_bytes())}),
     );
     Ok(())
 }

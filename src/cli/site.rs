@@ -1,5 +1,6 @@
 //! A server that a client command works on: how to reach it, as whom, and the sessions with it.
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -170,10 +171,7 @@ impl Site {
             encryption: args.tls.encryption(url.scheme)?,
         };
         let pool = Arc::new(Pool::new(Arc::new(server), sessions));
-        let login = pool.repeat(args.retries, |session| {
-            let home = session.home().clone();
-            Box::pin(async move { Ok(home) })
-        });
+        let login = first_login(&pool, url, args.retries, &output);
         let directory = until_cancelled(&cancel, login)
             .await
             .map_err(|error| CliError::at(url, &error))?;
@@ -211,6 +209,40 @@ impl Site {
             .map_err(|error| CliError::at(path, &error))
     }
 
+    /// Does `work` for each of `items`, in order. One that fails is told, and
+    /// the others are done unless they would meet the same.
+    pub(super) async fn each<T>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        work: impl AsyncFn(T) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let mut failed = None;
+        let mut items = items.into_iter().peekable();
+        while let Some(item) = items.next() {
+            match work(item).await {
+                Ok(()) => {}
+                Err(error) if error.ends_command() => return Err(error),
+                // The last words are the caller's.
+                Err(error) if items.peek().is_none() && failed.is_none() => return Err(error),
+                Err(error) => failed = Some(self.tell(failed, &error)),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Tells of an error; what becomes of the command in the end.
+    fn tell(&self, earlier: Option<CliError>, error: &CliError) -> CliError {
+        if !matches!(error, CliError::Told(_)) {
+            let kind = error.kind_name();
+            let message = error.to_string();
+            self.output.trouble(
+                &message,
+                || serde_json::json!({"event": "failed", "kind": kind, "message": message}),
+            );
+        }
+        earlier.unwrap_or_else(|| CliError::Told(error.kind()))
+    }
+
     /// Transfers of files, told to the output.
     pub(super) fn transfers(&self, args: &TransferArgs) -> Transfers {
         Transfers::new(
@@ -220,6 +252,33 @@ impl Site {
             self.cancel.clone(),
         )
     }
+}
+
+/// Where the first login leads to. A person who waits is told what for.
+async fn first_login(
+    pool: &Pool,
+    url: &RemoteUrl,
+    retries: u32,
+    output: &Output,
+) -> Result<VirtualPath, ClientError> {
+    let mut pause = Duration::from_secs(1);
+    for retry in 0.. {
+        match pool.lease().await {
+            Ok(session) => return Ok(session.home().clone()),
+            Err(error) if error.is_transient() && retry < retries => {
+                let message = error.chain();
+                let seconds = pause.as_secs();
+                output.trouble(
+                    &format!("{url}: {message}; another try follows in {seconds} s"),
+                    || serde_json::json!({"event": "retrying", "name": url.to_string(), "after_seconds": seconds, "message": message}),
+                );
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(30));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ClientError::Interrupted)
 }
 
 /// `work`, or [`ClientError::Interrupted`] as soon as `cancel` is.
@@ -255,10 +314,14 @@ pub(super) fn one_server(urls: &[RemoteUrl]) -> Result<&RemoteUrl, CliError> {
         .split_first()
         .ok_or_else(|| CliError::Usage("no URL is given".to_owned()))?;
     for url in rest {
-        let same = url.host == first.host && url.port == first.port && url.user == first.user;
+        let same = url.scheme == first.scheme
+            && url.host == first.host
+            && url.port == first.port
+            && url.user == first.user
+            && url.password == first.password;
         if !same {
             return Err(CliError::Usage(format!(
-                "{first} and {url} are different servers or users; run one command for each"
+                "{first} and {url} differ in the server, the user or the password; run one command for each"
             )));
         }
     }
@@ -287,12 +350,17 @@ where
     });
     // A thread that still reads a local file keeps nobody waiting.
     runtime.shutdown_background();
-    if let (Err(error), true) = (&result, output.is_json()) {
+    tell_program(&output, &result);
+    result
+}
+
+/// Tells a program why a command failed; a person reads it on standard error.
+pub(super) fn tell_program(output: &Output, result: &Result<(), CliError>) {
+    if let (Err(error), true) = (result, output.is_json()) {
         output.result("", || {
             serde_json::json!({"event": "error", "kind": error.kind_name(), "message": error.to_string()})
         });
     }
-    result
 }
 
 /// The output that `args` ask for; starts the log too.
@@ -332,36 +400,37 @@ fn cancel_on_interrupt() -> CancellationToken {
 
 /// User and password: from the URL, the environment, `.netrc`, or a prompt.
 fn credentials(args: &SiteArgs, url: &RemoteUrl) -> Result<Credentials, CliError> {
-    let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
+    use std::os::unix::ffi::OsStringExt as _;
     let asked_user = url.user.as_deref();
-    let netrc = match std::env::var(PASSWORD_VARIABLE) {
-        // Nothing to look up.
-        Ok(_) if asked_user.is_some() => None,
-        _ => read_netrc(args)?.and_then(|text| {
-            let user = asked_user.map(String::from_utf8_lossy);
-            find_in_netrc(&text, &url.host, user.as_deref())
-        }),
-    };
-    let user = match (asked_user, &netrc) {
-        (Some(user), _) => user.to_vec(),
-        (None, Some(entry)) if entry.login.is_some() => {
-            entry.login.clone().unwrap_or_default().into_bytes()
-        }
-        _ => return Ok(Credentials::anonymous()),
-    };
-    if let Some(password) = &url.password {
+    if let (Some(user), Some(password)) = (asked_user, &url.password) {
         return Ok(Credentials {
-            user,
+            user: user.to_vec(),
             password: password.clone(),
         });
     }
-    let password = match std::env::var(PASSWORD_VARIABLE) {
-        Ok(password) => secret(&password),
-        Err(_) => match netrc.and_then(|entry| entry.password) {
-            Some(password) => secret(password.expose()),
-            None if user == Credentials::anonymous().user => Credentials::anonymous().password,
-            None => ask_password(&user, url)?,
-        },
+    let from_environment =
+        std::env::var_os(PASSWORD_VARIABLE).map(|password| Secret::new(password.into_vec()));
+    let netrc = if asked_user.is_some() && from_environment.is_some() {
+        None
+    } else {
+        read_netrc(args)?.and_then(|text| {
+            let user = asked_user.map(String::from_utf8_lossy);
+            find_in_netrc(&text, &url.host, user.as_deref())
+        })
+    };
+    let (netrc_user, netrc_password) =
+        netrc.map_or((None, None), |entry| (entry.login, entry.password));
+    let user = match (asked_user, netrc_user) {
+        (Some(user), _) => user.to_vec(),
+        (None, Some(user)) => user.into_bytes(),
+        (None, None) => return Ok(Credentials::anonymous()),
+    };
+    let from_netrc =
+        netrc_password.map(|password| Secret::new(password.expose().as_bytes().to_vec()));
+    let password = match url.password.clone().or(from_environment).or(from_netrc) {
+        Some(password) => password,
+        None if user == Credentials::anonymous().user => Credentials::anonymous().password,
+        None => ask_password(&user, url)?,
     };
     Ok(Credentials { user, password })
 }
@@ -392,8 +461,8 @@ fn read_netrc(args: &SiteArgs) -> Result<Option<String>, CliError> {
             None => return Ok(None),
         },
     };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text)),
+    match std::fs::read(&path) {
+        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && args.netrc_file.is_none() => {
             Ok(None)
         }
@@ -404,9 +473,49 @@ fn read_netrc(args: &SiteArgs) -> Result<Option<String>, CliError> {
     }
 }
 
-/// Parses a URL of the command line.
-pub(super) fn parse_url(text: &str) -> Result<RemoteUrl, String> {
-    RemoteUrl::parse(text).map_err(|error| error.to_string())
+/// A URL of the command line, as text. It is parsed after the arguments are: the
+/// argument parser repeats what it refuses, and a password must not be repeated.
+#[derive(Debug, Clone)]
+pub(super) struct UrlArgument(OsString);
+
+impl From<OsString> for UrlArgument {
+    fn from(text: OsString) -> Self {
+        Self(text)
+    }
+}
+
+impl UrlArgument {
+    /// Whether it is meant as a URL rather than as a local path.
+    pub(super) fn looks_like_url(&self) -> bool {
+        self.0.to_str().is_some_and(RemoteUrl::looks_like_url)
+    }
+
+    /// The argument as a path.
+    pub(super) fn into_path(self) -> PathBuf {
+        PathBuf::from(self.0)
+    }
+
+    /// The argument as a URL.
+    pub(super) fn parse(&self) -> Result<RemoteUrl, CliError> {
+        let text = self.0.to_string_lossy();
+        RemoteUrl::parse(&text)
+            .map_err(|error| CliError::Usage(format!("{}: {error}", without_password(&text))))
+    }
+}
+
+/// Parses all URLs.
+pub(super) fn parse_all(arguments: &[UrlArgument]) -> Result<Vec<RemoteUrl>, CliError> {
+    arguments.iter().map(UrlArgument::parse).collect()
+}
+
+/// What may be repeated of a URL that does not parse: all but what stands
+/// between the scheme and the last `@`.
+fn without_password(text: &str) -> String {
+    let shown = match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
+        _ => text.to_owned(),
+    };
+    escape_for_display(shown.as_bytes())
 }
 
 #[cfg(test)]
@@ -426,7 +535,18 @@ mod tests {
         assert!(one_server(&urls(&["ftp://a@h/x", "ftp://a@h/y"])).is_ok());
         for other in ["ftp://a@i/y", "ftp://b@h/y", "ftp://a@h:2121/y"] {
             let error = one_server(&urls(&["ftp://a@h/x", other])).expect_err("differs");
-            assert!(error.to_string().contains("different"), "{error}");
+            assert!(error.to_string().contains("differ in"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_url_that_may_hold_a_password_is_repeated() {
+        for (text, shown) in [
+            ("ftp://alice:top@secret@h:99999/x", "ftp://…@h:99999/x"),
+            ("ftp://h/x", "ftp://h/x"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(without_password(text), shown);
         }
     }
 

@@ -32,6 +32,21 @@ pub(super) fn rate(bytes: u64, elapsed: Duration) -> u64 {
     (bytes as f64 / elapsed.as_secs_f64().max(1e-6)) as u64
 }
 
+/// `7 s`, `12:05`, `3:00:00`.
+pub(super) fn seconds(seconds: u64) -> String {
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest} s"),
+        (0, _) => format!("{minutes}:{rest:02}"),
+        _ => format!("{hours}:{minutes:02}:{rest:02}"),
+    }
+}
+
+/// A name for a program: as it is where it is text, else as it is shown.
+pub(super) fn json_name(name: &[u8]) -> String {
+    std::str::from_utf8(name).map_or_else(|_| escape_for_display(name), str::to_owned)
+}
+
 /// `2026-11-21 08:50:00`, in UTC.
 pub(super) fn time(time: SystemTime) -> String {
     let time = OffsetDateTime::from(time);

@@ -144,6 +144,9 @@ pub enum ClientError {
         /// Hexadecimal digest of the server's copy.
         remote: String,
     },
+    /// The file is no longer the one whose transfer was begun.
+    #[error("the file changed meanwhile; run the command again for the new one")]
+    Changed,
     /// The transfer ended without an error and moved the wrong number of bytes.
     #[error("the copies differ: {expected} bytes were expected and {moved} came")]
     SizeMismatch {
@@ -241,7 +244,9 @@ impl ClientError {
             | Self::UnknownServer { .. }
             | Self::ServerChanged { .. } => ErrorKind::Encryption,
             Self::Protocol(_) => ErrorKind::Protocol,
-            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => ErrorKind::Verification,
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Changed => {
+                ErrorKind::Verification
+            }
             Self::Local { .. } => ErrorKind::Local,
             Self::Interrupted => ErrorKind::Interrupted,
         }

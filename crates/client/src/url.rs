@@ -418,7 +418,9 @@ pub enum UrlError {
     #[error("a name in the URL contains an escaped slash; no file name can")]
     EscapedSlash,
     /// `;type=a`.
-    #[error("text transfers (;type=a) are not offered; files are transferred as they are")]
+    #[error(
+        "text transfers (;type=a) are not offered; files are transferred as they are. For a name that ends so, write %3B instead of the semicolon"
+    )]
     AsciiTransfer,
     /// A component that has wildcards and bytes that are not UTF-8.
     #[error("a name with wildcards in the URL is not valid UTF-8")]

@@ -12,6 +12,8 @@ use crate::cli::{get, hash, ls, mirror, mkdir, put, rm};
 #[derive(Parser)]
 #[command(
     multicall = true,
+    about = "Commands on the server, and on files here",
+    override_usage = "COMMAND [ARGUMENTS]",
     arg_required_else_help = false,
     after_help = "\
 !COMMAND runs a command of this machine. Words are quoted as in a Unix shell; *, ? and [a-z] are wildcards.

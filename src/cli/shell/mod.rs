@@ -24,7 +24,10 @@ use wharf_model::{EntryKind, VirtualPath};
 
 use self::command::{Command, Kind, Line};
 use self::complete::ShellHelper;
-use crate::cli::site::{MOST_JOBS, Site, SiteArgs, parse_url, runtime, start_output};
+use crate::cli::output::Output;
+use crate::cli::site::{
+    MOST_JOBS, Site, SiteArgs, UrlArgument, runtime, start_output, tell_program,
+};
 use crate::cli::{CliError, cat, get, hash, local, ls, mirror, mkdir, mv, put, rm, text};
 
 /// Options of `wharf shell`.
@@ -40,15 +43,17 @@ pub(crate) struct Args {
     #[command(flatten)]
     site: SiteArgs,
     /// The server, and the directory to begin in
-    #[arg(value_name = "URL", value_parser = parse_url)]
-    url: RemoteUrl,
+    #[arg(value_name = "URL")]
+    url: UrlArgument,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
     let runtime = Arc::new(runtime()?);
     let interrupts = Interrupts::default();
     runtime.spawn(interrupts.clone().watch(std::io::stdin().is_terminal()));
-    let result = Shell::open(&args, Arc::clone(&runtime), interrupts).and_then(|mut shell| {
+    let output = start_output(&args.site);
+    let shell = Shell::open(&args, Arc::clone(&output), Arc::clone(&runtime), interrupts);
+    let result = shell.and_then(|mut shell| {
         let result = if std::io::stdin().is_terminal() {
             shell.talk()
         } else {
@@ -57,6 +62,7 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
         runtime.block_on(shell.site.pool.close());
         result
     });
+    tell_program(&output, &result);
     if let Ok(runtime) = Arc::try_unwrap(runtime) {
         runtime.shutdown_background();
     }
@@ -81,20 +87,25 @@ enum Next {
 }
 
 impl Shell {
-    fn open(args: &Args, runtime: Arc<Runtime>, interrupts: Interrupts) -> Result<Self, CliError> {
-        let output = start_output(&args.site);
+    fn open(
+        args: &Args,
+        output: Arc<Output>,
+        runtime: Arc<Runtime>,
+        interrupts: Interrupts,
+    ) -> Result<Self, CliError> {
+        let url = args.url.parse()?;
         let sessions = usize::try_from(MOST_JOBS).unwrap_or(1);
         let cancel = interrupts.begin();
-        let site = runtime.block_on(Site::open(&args.site, &args.url, sessions, output, cancel))?;
+        let site = runtime.block_on(Site::open(&args.site, &url, sessions, output, cancel))?;
         let mut shell = Self {
             home: site.directory.clone(),
-            server: server_name(&args.url),
+            server: server_name(&url),
             runtime,
             interrupts,
             site,
         };
-        if !args.url.path.components().is_empty() {
-            let path = args.url.path.clone();
+        if !url.path.components().is_empty() {
+            let path = url.path;
             shell.while_interruptible(async |shell| shell.change_directory(&path).await)?;
         }
         Ok(shell)
@@ -104,7 +115,6 @@ impl Shell {
     fn talk(&mut self) -> Result<(), CliError> {
         let config = Config::builder()
             .completion_type(CompletionType::List)
-            .auto_add_history(true)
             .history_ignore_space(true)
             .build();
         let mut editor: Editor<ShellHelper, FileHistory> =
@@ -124,7 +134,10 @@ impl Shell {
             )));
             let prompt = format!("{}{}> ", self.server, self.site.directory);
             let next = match editor.readline(&prompt) {
-                Ok(line) => self.run_line(&line),
+                Ok(line) => {
+                    remember(&mut editor, history.as_deref(), &line);
+                    self.run_line(&line)
+                }
                 // Ctrl-C at the prompt drops the line.
                 Err(ReadlineError::Interrupted) => Ok(Next::Go),
                 Err(ReadlineError::Eof) => Ok(Next::Quit),
@@ -136,11 +149,6 @@ impl Shell {
                 Err(error) => self.tell(&error),
             }
         }
-        if let Some(history) = &history
-            && let Err(error) = editor.save_history(history)
-        {
-            eprintln!("wharf: cannot save the history: {error}");
-        }
         Ok(())
     }
 
@@ -148,7 +156,8 @@ impl Shell {
     /// what follows a `cd` that failed must not happen elsewhere.
     fn read_lines(&mut self) -> Result<(), CliError> {
         for (index, line) in std::io::stdin().lock().lines().enumerate() {
-            let line = line.map_err(|error| CliError::failed(&error))?;
+            let line =
+                line.map_err(|error| CliError::Usage(format!("line {}: {error}", index + 1)))?;
             match self.run_line(&line) {
                 Ok(Next::Go) => {}
                 Ok(Next::Quit) => break,
@@ -267,7 +276,7 @@ impl Shell {
             Command::Mkdir { flags, paths } => mkdir::mkdir(site, &flags, &paths).await,
             Command::Rmdir { paths } => rm::rmdir(site, &paths).await,
             Command::Mv { paths } => mv::mv(site, &paths).await,
-            Command::Cat { paths } => cat::cat(site, &paths).await,
+            Command::Cat { paths } => cat::cat(site, &paths, true).await,
             Command::Hash { flags, paths } => hash::hash(site, &flags, &paths).await,
             Command::Du { paths } => du(site, &or_here(paths)?).await,
             Command::Find { path, name, kind } => {
@@ -312,6 +321,16 @@ impl Shell {
         }
         self.site.directory = path;
         Ok(())
+    }
+}
+
+/// Keeps a line at once: a session may end in any way. History is a comfort; a
+/// folder that cannot be written is no reason to disturb.
+fn remember(editor: &mut Editor<ShellHelper, FileHistory>, file: Option<&Path>, line: &str) {
+    if matches!(editor.add_history_entry(line), Ok(true))
+        && let Some(file) = file
+    {
+        let _ = editor.append_history(file);
     }
 }
 
@@ -419,7 +438,7 @@ async fn du(site: &Site, paths: &[UrlPath]) -> Result<(), CliError> {
             };
             site.output.result(
                 &format!("{:>12}  {files:>8} files  {path}", text::size(bytes)),
-                || json!({"name": path.to_string(), "files": files, "bytes": bytes}),
+                || json!({"name": text::json_name(path.as_bytes()), "files": files, "bytes": bytes}),
             );
         }
     }
@@ -447,7 +466,7 @@ async fn find(
             let path = below(&root, &entry.path)?;
             let shown = text::shown_name(path.as_bytes(), entry.kind);
             site.output.result(&shown, || {
-                json!({"name": path.to_string(), "kind": text::kind_name(entry.kind), "size": entry.facts.size})
+                json!({"name": text::json_name(path.as_bytes()), "kind": text::kind_name(entry.kind), "size": entry.facts.size})
             });
         }
     }
