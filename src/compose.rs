@@ -315,6 +315,7 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
     ConnectionLimits {
         total: config.limits.connections,
         per_address: config.limits.per_address,
+        newcomers_per_network: config.limits.before_login_per_address,
     }
 }
 

@@ -344,7 +344,10 @@ fn a_second_server_on_one_data_directory_is_refused() {
 
 #[test]
 fn a_thousand_sessions_are_held_while_others_transfer() {
-    let (_wharf, server) = served(&[]);
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let config = wharf.configure("[limits]\nbefore_login_per_address = 600\n");
+    let server = wharf.serve(&["--config", &config]);
     let content = noise(20_000_000, 6);
     let mut first = server.login("alice");
     assert_eq!(first.command("NOOP").0, 200);

@@ -5,6 +5,7 @@
 //! Permissions, Rules      who may          Refusal            why not
 //! Digest, Hasher          proof            Usage, QuotaLimits how much
 //! Secret, AccountName     who              ByteRange, ByteSize numbers with units
+//! NetworkSet              from where
 //! ```
 //!
 //! Invariant: no async, no sockets, no files. A type that is constructed is valid;
@@ -13,6 +14,7 @@
 mod digest;
 mod entry;
 mod id;
+mod network;
 mod path;
 mod permission;
 mod quota;
@@ -23,6 +25,7 @@ mod size;
 pub use digest::{Digest, DigestAlgorithm, Hasher, UnknownAlgorithm};
 pub use entry::{Entry, EntryKind};
 pub use id::{AccountId, AccountName, InvalidAccountName, SessionId};
+pub use network::{InvalidNetwork, NetworkSet};
 pub use path::{FileName, PathError, VirtualPath, escape_for_display};
 pub use permission::{PermissionRules, Permissions, UnknownPermission};
 pub use quota::{QuotaLimits, Usage};

@@ -89,12 +89,20 @@ fn admit<S: StreamService>(
     let stream = Stream::from(socket);
     stream.set_nodelay();
 
-    if options.access.judge(peer) == Verdict::Refuse {
-        tracing::info!(%peer, "connection refused by the access rules");
-        return refuse(stream, Refused::Access, service, drain);
+    match options.access.judge(peer) {
+        Verdict::Admit => {}
+        Verdict::Refuse => {
+            tracing::info!(%peer, "connection refused by the access rules");
+            return refuse(stream, Refused::Access, service, drain);
+        }
+        Verdict::RefuseForNow => {
+            tracing::info!(%peer, "connection refused by the access rules for now");
+            return refuse(stream, Refused::AccessForNow, service, drain);
+        }
     }
     match options.slots.take(peer.ip()) {
         Ok(slot) => {
+            let dismissed = slot.dismissed();
             let connection = Connection {
                 stream,
                 peer,
@@ -102,7 +110,14 @@ fn admit<S: StreamService>(
                 drain: drain.clone(),
                 slot,
             };
-            drain.track(Arc::clone(service).serve(connection));
+            let serving = Arc::clone(service).serve(connection);
+            drain.track(async move {
+                tokio::select! {
+                    biased;
+                    () = dismissed => tracing::info!(%peer, "connection closed in favour of a newer one"),
+                    () = serving => {}
+                }
+            });
         }
         Err(limit) => {
             tracing::warn!(%peer, %limit, "connection refused");
@@ -180,6 +195,7 @@ mod tests {
         let slots = ConnectionSlots::new(ConnectionLimits {
             total: 10,
             per_address,
+            newcomers_per_network: per_address,
         });
         tokio::spawn(serve(
             listener,
@@ -203,6 +219,24 @@ mod tests {
         let mut told = Vec::new();
         second.read_to_end(&mut told).await.expect("reads");
         assert_eq!(told, b"full");
+    }
+
+    #[tokio::test]
+    async fn the_oldest_newcomer_is_closed_in_favour_of_the_next() {
+        // Ten places, so five newcomers.
+        let (address, _drain) = start("127.0.0.1:0", 10);
+        let mut peers = Vec::new();
+        for _ in 0..6 {
+            let mut peer = TcpStream::connect(address).await.expect("connects");
+            peer.write_all(b"x").await.expect("writes");
+            assert_eq!(peer.read_u8().await.expect("is echoed"), b'x');
+            peers.push(peer);
+        }
+        assert_eq!(peers[0].read(&mut [0]).await.ok(), Some(0));
+        for peer in &mut peers[1..] {
+            peer.write_all(b"y").await.expect("writes");
+            assert_eq!(peer.read_u8().await.expect("is echoed"), b'y');
+        }
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ mod tls;
 mod tls_client;
 
 pub use accept::{AcceptOptions, serve};
-pub use access::{AccessHook, AllowAll, Verdict};
+pub use access::{AccessHook, AddressRules, AllowAll, Verdict};
 pub use drain::{Drain, DrainReport};
 pub use endpoint::{BindError, Endpoint, EndpointOptions, Listener};
 pub use limit::{ConnectionLimits, ConnectionSlot, ConnectionSlots, LimitReached};

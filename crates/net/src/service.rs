@@ -16,14 +16,15 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The server's end: a service watches [`Drain::begun`].
     pub drain: Drain,
-    /// The connection's place in the limits.
+    /// The connection's place in the limits; a service settles it once it knows who is there.
     pub slot: ConnectionSlot,
 }
 
 /// Serves stream connections.
 pub trait StreamService: Send + Sync + 'static {
     /// Serves one connection to its end. Runs as a task of its own, which a
-    /// cut drops at any await: what must be tidied up belongs in `Drop`.
+    /// cut, or a newcomer who takes its place, drops at any await: what must be
+    /// tidied up belongs in `Drop`.
     fn serve(self: Arc<Self>, connection: Connection) -> impl Future<Output = ()> + Send;
 
     /// Tells a peer that it is not served, before the stream is closed. The
@@ -41,4 +42,6 @@ pub enum Refused {
     Limit(LimitReached),
     /// The access hook.
     Access,
+    /// The access hook, for a time.
+    AccessForNow,
 }

@@ -85,6 +85,13 @@ impl Wharf {
         )
     }
 
+    /// Writes a configuration file; its path, for `--config`.
+    pub fn configure(&self, text: &str) -> String {
+        let path = self.scratch().join("wharf.toml");
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("text").to_owned()
+    }
+
     /// Adds an account whose password is `secret`.
     pub fn add_user(&self, name: &str, options: &[&str]) {
         let arguments = [&["user", "add", name, "--password-stdin"], options].concat();

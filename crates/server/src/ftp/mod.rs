@@ -18,15 +18,17 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tracing::Instrument as _;
-use wharf_net::{BareEnd, Connection, LimitReached, Refused, Stream, StreamService, TlsServer};
+use wharf_net::{BareEnd, Connection, Refused, Stream, StreamService, TlsServer};
 
 pub use crate::ftp::data::PassivePorts;
 
 use crate::door::Door;
 use crate::ftp::control::{Control, Loop};
-use crate::ftp::session::Session;
+use crate::ftp::refusal::reply_to_refused_connection;
+use crate::ftp::session::{Presence, Session};
 
 /// What an FTP service needs to know.
 #[derive(Debug, Clone)]
@@ -139,12 +141,13 @@ impl StreamService for FtpService {
             peer,
             local,
             drain,
-            slot: _slot,
+            slot,
         } = connection;
         let shared = self.shared();
         let id = shared.door.registry().next_session();
         let span = tracing::info_span!("session", %id, %peer, protocol = "ftp", user = tracing::field::Empty);
-        let session = Session::new(shared, id, peer, local);
+        let presence = Presence { slot };
+        let session = Session::new(shared, id, peer, local, Arc::new(presence));
         async {
             tracing::debug!("connected");
             Loop::new(Control::new(stream), session, drain).run().await;
@@ -160,15 +163,9 @@ impl StreamService for FtpService {
             // The peer could not read it, and a handshake is more than it is owed.
             return;
         }
-        let text: &[u8] = match reason {
-            Refused::Limit(LimitReached::Total) => {
-                b"421 Too many connections; try again later.\r\n"
-            }
-            Refused::Limit(LimitReached::PerAddress) => {
-                b"421 Too many connections from your address; try again later.\r\n"
-            }
-            Refused::Access => b"421 Connections from your address are not served.\r\n",
-        };
-        let _ = stream.write_all(text).await;
+        let reply = reply_to_refused_connection(reason);
+        let mut line = BytesMut::new();
+        reply.encode(&mut line);
+        let _ = stream.write_all(&line).await;
     }
 }

@@ -1,6 +1,7 @@
 //! The only place where a refusal becomes a reply.
 
 use wharf_model::{QuotaKind, Refusal};
+use wharf_net::{LimitReached, Refused};
 use wharf_proto::ftp::command::CommandError;
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
 
@@ -83,6 +84,22 @@ pub(crate) fn reply_to_bad_command(error: &CommandError) -> Reply {
     Reply::new(code, format!("{text}."))
 }
 
+/// What a peer is told that is not served at all.
+pub(crate) fn reply_to_refused_connection(reason: Refused) -> Reply {
+    let text = match reason {
+        Refused::Limit(LimitReached::Total) => "Too many connections; try again later.",
+        Refused::Limit(LimitReached::PerAddress) => {
+            "Too many connections from your address; try again later."
+        }
+        Refused::Limit(LimitReached::Newcomers) => {
+            "Too many connections from your address that have not logged in; try again later."
+        }
+        Refused::Access => "Connections from your address are not served.",
+        Refused::AccessForNow => BANNED,
+    };
+    Reply::new(ReplyCode::SERVICE_UNAVAILABLE, text)
+}
+
 /// What the client is told of a refused login. A wrong password, an unknown
 /// name, a disabled and an expired account read the same.
 pub(crate) fn reply_to_login(refused: &LoginRefused) -> Reply {
@@ -102,6 +119,9 @@ pub(crate) fn reply_to_login(refused: &LoginRefused) -> Reply {
         ),
     }
 }
+
+/// What a peer reads whose address is banned.
+const BANNED: &str = "Too many failed logins from your address; try again later.";
 
 #[cfg(test)]
 mod tests {

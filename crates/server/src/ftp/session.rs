@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use wharf_accounts::Account;
 use wharf_model::{ByteRange, DigestAlgorithm, Refusal, SessionId, VirtualPath};
-use wharf_net::{Stream, TicketOwner};
+use wharf_net::{ConnectionSlot, Stream, TicketOwner};
 use wharf_proto::ftp::command::{Command, SiteCommand, TransferType};
 use wharf_proto::ftp::facts::FactSet;
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
@@ -47,6 +47,7 @@ pub(crate) struct Session {
     pub(super) id: SessionId,
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
+    pub(super) presence: Arc<Presence>,
     /// TLS on the control connection, if it is there.
     pub(super) encrypted: Option<Encrypted>,
     started: Instant,
@@ -67,6 +68,12 @@ pub(crate) struct Session {
     pub(super) hash_algorithm: DigestAlgorithm,
     /// The algorithm was chosen with OPTS HASH, so uploads are hashed while they are written.
     pub(super) hash_uploads: bool,
+}
+
+/// The connection's standing in the server, through every login on it.
+pub(crate) struct Presence {
+    /// Settled at the first login.
+    pub(crate) slot: ConnectionSlot,
 }
 
 /// The TLS of a session.
@@ -129,12 +136,14 @@ impl Session {
         id: SessionId,
         peer: SocketAddr,
         local: SocketAddr,
+        presence: Arc<Presence>,
     ) -> Self {
         Self {
             shared,
             id,
             peer,
             local,
+            presence,
             encrypted: None,
             started: Instant::now(),
             phase: Phase::ExpectUser,
@@ -155,7 +164,13 @@ impl Session {
     /// Back to the state after the connection or its handshake (RFC 959 §4.1.1, REIN). Who was
     /// logged in gets the time for a login anew; who was not, does not.
     pub(super) fn reset(&mut self) {
-        let fresh = Self::new(Arc::clone(&self.shared), self.id, self.peer, self.local);
+        let fresh = Self::new(
+            Arc::clone(&self.shared),
+            self.id,
+            self.peer,
+            self.local,
+            Arc::clone(&self.presence),
+        );
         let started = if self.login().is_some() {
             fresh.started
         } else {

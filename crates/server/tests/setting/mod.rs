@@ -109,6 +109,7 @@ pub(crate) async fn setting_with(tls: Option<FtpTls>) -> Setting {
     let limits = ConnectionLimits {
         total: 1000,
         per_address: 1000,
+        newcomers_per_network: 1000,
     };
     Setting {
         service: Arc::new(FtpService::new(config, Arc::new(door))),

@@ -62,6 +62,7 @@ impl Session {
         let name = &grant.account.name;
         tracing::Span::current().record("user", tracing::field::display(name));
         tracing::info!("logged in");
+        self.presence.slot.settle();
         let text = format!("Welcome, {name}.");
         self.phase = Phase::LoggedIn(Box::new(Login::from(grant)));
         Reply::new(code, text).into()
