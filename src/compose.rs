@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FlockOperation;
+use tokio_util::task::AbortOnDropHandle;
 use wharf_accounts::{
-    AccountStore, Authenticator, PasswordError, PasswordPolicy, SqliteStore, StoreError,
+    AccountStore, Authenticator, LoginGuard, PasswordError, PasswordPolicy, SqliteStore, StoreError,
 };
 use wharf_net::{
-    AcceptOptions, BareEnd, BindError, ConnectionLimits, ConnectionSlots, Drain, DrainReport,
-    Endpoint, EndpointOptions, Listener, TlsServer,
+    AcceptOptions, AccessHook, AddressRules, BareEnd, BindError, ConnectionLimits, ConnectionSlots,
+    Drain, DrainReport, Endpoint, EndpointOptions, Listener, TlsServer,
 };
 use wharf_server::door::{Door, DoorRules};
 use wharf_server::ftp::{
@@ -22,7 +23,8 @@ use wharf_server::ftp::{
 use wharf_server::registry::Registry;
 use wharf_vfs::storage::local::LocalOptions;
 
-use crate::config::{self, Address, Config, ListenerTls};
+use crate::config::{self, Address, Config, ListenerTls, Networks};
+use crate::gate::{Gate, GateRules};
 use crate::homes::Homes;
 use crate::tls::{AccountsByCertificate, Tls, TlsError};
 
@@ -117,6 +119,9 @@ pub(crate) struct Server {
     data: DataDirectory,
     slots: ConnectionSlots,
     authenticator: Authenticator,
+    guard: LoginGuard,
+    gates: Gates,
+    guarding: AbortOnDropHandle<()>,
     registry: Registry,
     store: SqliteStore,
     _lock: File,
@@ -142,12 +147,16 @@ impl Server {
         let accounts: Arc<dyn AccountStore> = Arc::new(store.clone());
         let authenticator =
             Authenticator::new(Arc::clone(&accounts), PasswordPolicy::recommended())?;
+        let guard = LoginGuard::new(config.login.throttle());
+        // Bans hold from the first connection on.
+        guard.sync(&store).await?;
+        let gates = Gates::new(&guard, config);
         let options = LocalOptions {
             durable: config.uploads.durable,
         };
         let homes = Homes::new(accounts, options);
         let registry = Registry::new();
-        let door = door(config, &authenticator, &homes, &registry);
+        let door = door(config, &authenticator, &guard, &homes, &registry);
         let server = tls.as_ref().map(|tls| tls.server());
         let service = |start| {
             let config = ftp_config(config, server.clone(), start);
@@ -159,13 +168,16 @@ impl Server {
         let drain = Drain::new();
         let addresses = ftp_listeners.iter().map(Listener::local_address).collect();
         let listeners = [
-            ("ftp", ftp_listeners, &ftp),
-            ("ftps", ftps_listeners, &ftps),
+            ("ftp", ftp_listeners, &ftp, &gates.ftp),
+            ("ftps", ftps_listeners, &ftps, &gates.ftps),
         ];
-        for (protocol, listeners, service) in listeners {
+        for (protocol, listeners, service, gate) in listeners {
             for listener in listeners {
                 tracing::info!(protocol, address = %listener.local_address(), "listening");
-                let options = AcceptOptions::new(slots.clone());
+                let options = AcceptOptions {
+                    access: Arc::clone(gate) as Arc<dyn AccessHook>,
+                    ..AcceptOptions::new(slots.clone())
+                };
                 drain.track(wharf_net::serve(
                     listener,
                     Arc::clone(service),
@@ -179,6 +191,7 @@ impl Server {
         }
         tokio::spawn(Arc::clone(&homes).keep_settled());
         tokio::spawn(Arc::clone(&homes).recover());
+        let guarding = tokio::spawn(guard.clone().keep_synced(Arc::new(store.clone())));
         Ok(Self {
             drain,
             addresses,
@@ -189,6 +202,9 @@ impl Server {
             data,
             slots,
             authenticator,
+            guard,
+            gates,
+            guarding: AbortOnDropHandle::new(guarding),
             registry,
             store,
             _lock: lock,
@@ -202,7 +218,15 @@ impl Server {
 
     /// Uses what can be changed while running, for sessions that start from now on.
     pub(crate) fn reload(&self, config: &Config) {
-        let door = door(config, &self.authenticator, &self.homes, &self.registry);
+        self.guard.set_rules(config.login.throttle());
+        self.gates.reload(config);
+        let door = door(
+            config,
+            &self.authenticator,
+            &self.guard,
+            &self.homes,
+            &self.registry,
+        );
         let server = self.reload_tls(config);
         let ftp = ftp_config(config, server.clone(), TlsStart::Command);
         let ftps = ftp_config(config, server, TlsStart::Connection);
@@ -233,6 +257,10 @@ impl Server {
     pub(crate) async fn stop(self, config: &Config) -> DrainReport {
         let report = self.drain.finish(config.timeouts.drain.0).await;
         self.homes.settle().await;
+        drop(self.guarding);
+        if let Err(error) = self.guard.sync(&self.store).await {
+            tracing::error!(%error, "the last bans could not be saved");
+        }
         self.store.close().await;
         report
     }
@@ -246,6 +274,7 @@ impl Server {
 fn door(
     config: &Config,
     authenticator: &Authenticator,
+    guard: &LoginGuard,
     homes: &Arc<Homes>,
     registry: &Registry,
 ) -> Arc<Door> {
@@ -256,6 +285,7 @@ fn door(
     let homes: Arc<Homes> = Arc::clone(homes);
     Arc::new(Door::new(
         authenticator.clone(),
+        guard.clone(),
         homes,
         registry.clone(),
         rules,
@@ -316,6 +346,40 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
         total: config.limits.connections,
         per_address: config.limits.per_address,
         newcomers_per_network: config.limits.before_login_per_address,
+    }
+}
+
+/// The access hooks, one for each kind of listener.
+struct Gates {
+    ftp: Arc<Gate>,
+    ftps: Arc<Gate>,
+}
+
+impl Gates {
+    fn new(guard: &LoginGuard, config: &Config) -> Self {
+        let gate = |rules| Arc::new(Gate::new(guard.clone(), rules));
+        Self {
+            ftp: gate(gate_rules(config, &config.ftp.allow, &config.ftp.deny)),
+            ftps: gate(gate_rules(config, &config.ftps.allow, &config.ftps.deny)),
+        }
+    }
+
+    fn reload(&self, config: &Config) {
+        self.ftp
+            .reload(gate_rules(config, &config.ftp.allow, &config.ftp.deny));
+        self.ftps
+            .reload(gate_rules(config, &config.ftps.allow, &config.ftps.deny));
+    }
+}
+
+fn gate_rules(config: &Config, allow: &Networks, deny: &Networks) -> GateRules {
+    let rules = |allow: &Networks, deny: &Networks| AddressRules {
+        allow: allow.0.networks().to_vec(),
+        deny: deny.0.networks().to_vec(),
+    };
+    GateRules {
+        server: rules(&config.access.allow, &config.access.deny),
+        listener: rules(allow, deny),
     }
 }
 

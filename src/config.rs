@@ -10,7 +10,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
-use wharf_accounts::PlainLogin;
+use wharf_accounts::{PlainLogin, ThrottleRules};
+use wharf_model::NetworkSet;
 
 /// Everything that can be configured; the field names are the keys of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -22,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) ftps: Listeners,
     pub(crate) ssh: Listeners,
     pub(crate) tls: Tls,
+    pub(crate) access: Access,
+    pub(crate) login: Login,
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) uploads: Uploads,
@@ -32,6 +35,8 @@ pub(crate) struct Config {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Ftp {
     pub(crate) listen: Vec<Address>,
+    pub(crate) allow: Networks,
+    pub(crate) deny: Networks,
     pub(crate) passive_ports: PortRange,
     pub(crate) masquerade_address: Masquerade,
     pub(crate) data_binding: DataBinding,
@@ -42,6 +47,8 @@ pub(crate) struct Ftp {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Listeners {
     pub(crate) listen: Vec<Address>,
+    pub(crate) allow: Networks,
+    pub(crate) deny: Networks,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -56,6 +63,24 @@ pub(crate) struct Tls {
     pub(crate) client_ca: String,
     pub(crate) client_crl: String,
     pub(crate) client_accounts: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Access {
+    pub(crate) allow: Networks,
+    pub(crate) deny: Networks,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Login {
+    pub(crate) max_failures: FailureCount,
+    pub(crate) window: Span,
+    pub(crate) ban: Span,
+    pub(crate) longest_ban: Span,
+    pub(crate) delay: Span,
+    pub(crate) exempt: Networks,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -99,6 +124,8 @@ impl Default for Config {
             ftps: Listeners::default(),
             ssh: Listeners::default(),
             tls: Tls::default(),
+            access: Access::default(),
+            login: Login::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             uploads: Uploads::default(),
@@ -111,6 +138,8 @@ impl Default for Ftp {
     fn default() -> Self {
         Self {
             listen: vec![Address(SocketAddr::from(([0, 0, 0, 0], 2121)))],
+            allow: Networks::default(),
+            deny: Networks::default(),
             passive_ports: PortRange(30_000..=30_999),
             masquerade_address: Masquerade(None),
             data_binding: DataBinding::Prefer,
@@ -131,6 +160,34 @@ impl Default for Tls {
             client_ca: String::new(),
             client_crl: String::new(),
             client_accounts: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Login {
+    fn default() -> Self {
+        let minutes = |minutes: u64| Span(Duration::from_secs(minutes * 60));
+        Self {
+            max_failures: FailureCount(10),
+            window: minutes(10),
+            ban: minutes(15),
+            longest_ban: minutes(24 * 60),
+            delay: Span(Duration::from_secs(16)),
+            exempt: Networks::default(),
+        }
+    }
+}
+
+impl Login {
+    /// What it means for the throttle.
+    pub(crate) fn throttle(&self) -> ThrottleRules {
+        ThrottleRules {
+            max_failures: self.max_failures.0,
+            window: self.window.0,
+            ban: self.ban.0,
+            longest_ban: self.longest_ban.0,
+            longest_delay: self.delay.0,
+            exempt: self.exempt.0.clone(),
         }
     }
 }
@@ -239,6 +296,35 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         text.parse().map(Self).map_err(|_| {
             format!("invalid address {text:?}; expected ADDRESS:PORT such as \"0.0.0.0:2121\" or \"[::]:2121\"")
+        })
+    }
+}
+
+/// Addresses and networks, such as `["192.0.2.0/24"]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub(crate) struct Networks(pub(crate) NetworkSet);
+
+impl TryFrom<Vec<String>> for Networks {
+    type Error = String;
+    fn try_from(texts: Vec<String>) -> Result<Self, String> {
+        NetworkSet::parse_all(&texts)
+            .map(Self)
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// A number of failed logins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub(crate) struct FailureCount(pub(crate) u32);
+
+impl TryFrom<u32> for FailureCount {
+    type Error = String;
+    fn try_from(count: u32) -> Result<Self, String> {
+        let most = ThrottleRules::MOST_FAILURES;
+        (count <= most).then_some(Self(count)).ok_or_else(|| {
+            format!("invalid number {count}; expected at most {most}, or 0 for no bans")
         })
     }
 }
@@ -395,7 +481,7 @@ mod tests {
         let is_key = |line: &str| line.contains(" = ") && !line.starts_with('#');
         let keys = EXAMPLE.lines().filter(|line| is_key(line)).count();
         // Every field of the structs above; a new one belongs into the example.
-        assert_eq!(keys, 29);
+        assert_eq!(keys, 43);
         for (number, line) in EXAMPLE.lines().enumerate() {
             let explained = number > 0
                 && EXAMPLE
@@ -432,6 +518,14 @@ mod tests {
             (
                 "[tls]\npolicy = \"maybe\"\n",
                 "line 2, column 10: unknown variant `maybe`, expected one of `required`",
+            ),
+            (
+                "[access]\ndeny = [\"10.0.0.0/33\"]\n",
+                "line 2, column 8: invalid network \"10.0.0.0/33\"; expected ADDRESS or ADDRESS/LENGTH",
+            ),
+            (
+                "[login]\nmax_failures = 1001\n",
+                "line 2, column 16: invalid number 1001; expected at most 1000, or 0 for no bans",
             ),
             (
                 "[ftp]\npassive_ports = \"9-1\"\n",

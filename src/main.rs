@@ -3,6 +3,7 @@
 mod cli;
 mod compose;
 mod config;
+mod gate;
 mod homes;
 mod logging;
 mod tls;

@@ -7,6 +7,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
 
 use wharf_testkit::{Ftp, Server, Wharf, count, noise};
 
@@ -388,4 +389,179 @@ fn the_perm_fact_follows_the_rules_of_each_directory() {
     let mut lines: Vec<&str> = listing.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["perm=celm; in", "perm=el; out"]);
+}
+
+#[test]
+fn a_ban_outlives_the_server_and_ends_when_an_operator_lifts_it() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let config = wharf.configure("[login]\nmax_failures = 4\ndelay = \"0s\"\n");
+    let server = wharf.serve(&["--config", &config]);
+    let mut inside = server.login("alice");
+    let mut trying = Ftp::connect(server.v4());
+    for number in 0..4 {
+        if number == 2 {
+            trying = Ftp::connect(server.v4());
+        }
+        assert_eq!(trying.command(&format!("USER {number}")).0, 331);
+        assert_eq!(trying.command("PASS wrong").1, "530 Login incorrect.\r\n");
+    }
+    let banned = "421 Too many failed logins from your address; try again later.\r\n";
+    // Who is connected already gets no further, even with the right password.
+    assert_eq!(trying.command("USER alice").0, 331);
+    assert_eq!(trying.command("PASS secret").1, banned);
+    assert!(trying.is_closed());
+    let (greeting, mut refused) = Ftp::greeted(server.v4());
+    assert_eq!(greeting.1, banned);
+    assert!(refused.is_closed());
+    // Sessions stay, and so do others.
+    assert_eq!(inside.command("NOOP").0, 200);
+    Ftp::connect(server.v6()).log_in("alice");
+
+    let listed = || wharf.run(&["ban", "list", "--json"], "").1;
+    while listed().is_empty() {
+        std::thread::yield_now();
+    }
+    let ban: serde_json::Value = serde_json::from_str(&listed()).expect("JSON");
+    assert_eq!(ban["address"], "127.0.0.1");
+    assert_eq!(ban["times"], 1);
+    server.kill();
+
+    let server = wharf.serve(&["--config", &config]);
+    assert_eq!(Ftp::greeted(server.v4()).0.1, banned);
+    let (success, output, errors) = wharf.run(&["ban", "remove", "127.0.0.1", "--json"], "");
+    assert!(success, "{errors}");
+    assert_eq!(output.trim(), r#"{"address":"127.0.0.1","removed":true}"#);
+    let (success, _, errors) = wharf.run(&["ban", "remove", "127.0.0.1"], "");
+    assert!(!success);
+    assert!(
+        errors.contains("see who is with: wharf ban list"),
+        "{errors}"
+    );
+    assert_eq!(wharf.run(&["ban", "list"], "").1, "no address is banned\n");
+    let started = Instant::now();
+    while Ftp::greeted(server.v4()).0.0 != 220 {
+        assert!(started.elapsed() < Duration::from_secs(20));
+        std::thread::yield_now();
+    }
+    server.login("alice");
+}
+
+#[test]
+fn wrong_passwords_are_answered_later_and_later_and_nobody_else_waits() {
+    let (_wharf, server) = served(&[]);
+    let started = Instant::now();
+    let mut ftp = Ftp::connect(server.v4());
+    for _ in 0..3 {
+        assert_eq!(ftp.command("USER alice").0, 331);
+        assert_eq!(ftp.command("PASS wrong").0, 530);
+    }
+    assert!(started.elapsed() >= Duration::from_secs(1));
+
+    // Failures four to nine, the last of which waits 16 s for its answer.
+    let mut waiting: Vec<Ftp> = (0..6).map(|_| Ftp::connect(server.v4())).collect();
+    for ftp in &mut waiting {
+        assert_eq!(ftp.command("USER alice").0, 331);
+        ftp.send(b"PASS wrong\r\n");
+    }
+    while server
+        .log()
+        .iter()
+        .filter(|line| line.contains("wrong password"))
+        .count()
+        < 9
+    {
+        std::thread::yield_now();
+    }
+    let started = Instant::now();
+    server.login("alice");
+    assert!(started.elapsed() < Duration::from_secs(8), "{started:?}");
+    // Nor does a server that stops.
+    server.signal("TERM");
+    assert!(server.wait());
+    assert!(started.elapsed() < Duration::from_secs(12), "{started:?}");
+}
+
+#[test]
+fn networks_are_judged_before_the_login_and_read_again_at_a_hangup() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let config = wharf.configure("[access]\ndeny = [\"127.0.0.0/8\"]\n");
+    let server = wharf.serve(&["--config", &config]);
+    let refused = "421 Connections from your address are not served.\r\n";
+    let (greeting, mut ftp) = Ftp::greeted(server.v4());
+    assert_eq!(greeting.1, refused);
+    assert!(ftp.is_closed());
+    Ftp::connect(server.v6()).log_in("alice");
+
+    wharf.configure(
+        "[access]\nallow = [\"127.0.0.1\", \"::1\"]\n[ftp]\nallow = [\"127.0.0.0/8\"]\n",
+    );
+    server.signal("HUP");
+    server.await_log(&["configuration read again"]);
+    server.login("alice");
+    assert_eq!(Ftp::greeted(server.v6()).0.1, refused);
+
+    wharf.configure("[access]\nallow = [\"127.0.0.1/33\"]\n");
+    server.signal("HUP");
+    server.await_log(&["the configuration stays as it was", "invalid network"]);
+    server.login("alice");
+}
+
+#[test]
+fn an_account_is_refused_from_other_networks_as_with_a_wrong_password() {
+    let (wharf, server) = served(&["--allow-from", "192.0.2.0/24,2001:db8::/32"]);
+    let log_in = || {
+        let mut ftp = Ftp::connect(server.v4());
+        assert_eq!(ftp.command("USER alice").0, 331);
+        ftp.command("PASS secret")
+    };
+    assert_eq!(log_in(), (530, "530 Login incorrect.\r\n".to_owned()));
+    server.await_log(&[
+        "login refused",
+        "the account may not be used from this address",
+    ]);
+    let set = |networks| wharf.run(&["user", "set", "alice", "--allow-from", networks], "");
+    assert!(set("127.0.0.1").1.contains("allow from:   127.0.0.1/32"));
+    assert_eq!(log_in().0, 230);
+    assert!(!set("").0);
+    assert!(!set("10.0.0.0/33").0);
+    assert!(set("10.0.0.0/8").0);
+    assert_eq!(log_in().0, 530);
+    assert!(set("none").0);
+    assert_eq!(log_in().0, 230);
+}
+
+#[test]
+fn connections_that_do_not_log_in_have_a_cap_and_those_that_do_leave_it() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let config = wharf.configure("[limits]\nbefore_login_per_address = 3\n");
+    let server = wharf.serve(&["--config", &config]);
+    let mut idle: Vec<Ftp> = (0..3).map(|_| Ftp::connect(server.v4())).collect();
+    let (greeting, mut refused) = Ftp::greeted(server.v4());
+    assert_eq!(
+        greeting.1,
+        "421 Too many connections from your address that have not logged in; try again later.\r\n"
+    );
+    assert!(refused.is_closed());
+    idle[0].log_in("alice");
+    let _third = Ftp::connect(server.v4());
+    assert_eq!(Ftp::greeted(server.v4()).0.0, 421);
+    assert_eq!(idle[1].command("NOOP").0, 200);
+}
+
+#[test]
+fn five_hundred_idle_strangers_do_not_shut_out_a_user() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let config = wharf.configure("[limits]\nconnections = 100\nbefore_login_per_address = 1000\n");
+    let server = wharf.serve(&["--config", &config]);
+    let mut early = server.login("alice");
+    let mut strangers: Vec<Ftp> = (0..500).map(|_| Ftp::connect(server.v4())).collect();
+    let mut late = server.login("alice");
+    assert_eq!(late.upload("STOR f", b"x").0, 226);
+    assert_eq!(early.command("NOOP").0, 200);
+    assert!(strangers[0].is_closed());
+    assert_eq!(strangers[499].command("NOOP").0, 200);
 }

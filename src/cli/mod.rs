@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod ban;
 mod cat;
 mod demo;
 mod exit;
@@ -43,6 +44,8 @@ enum Command {
     Serve(serve::Args),
     /// Manage the accounts that may log in.
     User(user::Args),
+    /// See and lift the bans of addresses whose logins failed too often.
+    Ban(ban::Args),
     /// Download files and directories.
     Get(get::Args),
     /// Upload files and directories.
@@ -71,6 +74,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Serve(args) => serve::run(args),
         Command::User(args) => user::run(args),
+        Command::Ban(args) => ban::run(args),
         Command::Get(args) => get::run(args),
         Command::Put(args) => put::run(args),
         Command::Ls(args) => ls::run(args),

@@ -16,7 +16,7 @@ use crate::logging;
 Signals:
   TERM, INT  finish transfers, at most timeouts.drain, then stop; a second one stops at once
   HUP        read the configuration again: limits, timeouts, greeting, passive ports, masquerade address,
-             TLS policy, certificates
+             TLS policy, certificates, access and login rules
 
 Example:
   wharf user add alice && wharf serve --ftp 0.0.0.0:2121 --ftps 0.0.0.0:2990")]

@@ -13,7 +13,8 @@ use wharf_accounts::{
     PasswordPolicy, PasswordPool, SqliteStore, StoreError, TlsPolicy,
 };
 use wharf_model::{
-    AccountName, ByteSize, PermissionRules, Permissions, QuotaLimits, Secret, Usage, VirtualPath,
+    AccountName, ByteSize, NetworkSet, PermissionRules, Permissions, QuotaLimits, Secret, Usage,
+    VirtualPath,
 };
 
 use crate::cli::CliError;
@@ -110,6 +111,9 @@ struct Fields {
     /// Most sessions at once; "none" for the server's limit
     #[arg(long, value_name = "N")]
     max_sessions: Option<Limit<u32>>,
+    /// From where it may log in: addresses or networks such as 192.0.2.0/24,2001:db8::/32; "none" for everywhere
+    #[arg(long, value_name = "CIDR,CIDR")]
+    allow_from: Option<AllowFrom>,
     /// Do not let it log in
     #[arg(long)]
     disabled: bool,
@@ -125,6 +129,25 @@ impl<T: FromStr> FromStr for Limit<T> {
         match text {
             "none" => Ok(Self(None)),
             value => value.parse().map(|value| Self(Some(value))),
+        }
+    }
+}
+
+/// Networks, or `none` for no restriction. An empty text is a mistake: a
+/// script whose variable is empty must not open the account to everyone.
+#[derive(Clone)]
+struct AllowFrom(NetworkSet);
+
+impl FromStr for AllowFrom {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(NetworkSet::default())),
+            "" => Err("no network is given; \"none\" lifts the restriction".to_owned()),
+            networks => networks
+                .parse()
+                .map(Self)
+                .map_err(|error: wharf_model::InvalidNetwork| error.to_string()),
         }
     }
 }
@@ -269,6 +292,7 @@ impl Setting {
         new.exec = fields.exec.unwrap_or_default();
         new.expires = fields.expires.and_then(|limit| limit.0).map(|day| day.0);
         new.max_sessions = fields.max_sessions.and_then(|limit| limit.0);
+        new.allow_from = fields.networks().unwrap_or_default();
         new.disabled = fields.disabled;
         let account = self.store.insert(new, hash).await.map_err(store_error)?;
         self.show(&account);
@@ -330,6 +354,7 @@ impl Setting {
             },
             expires: fields.expires.map(|limit| limit.0.map(|day| day.0)),
             max_sessions: fields.max_sessions.map(|limit| limit.0),
+            allow_from: fields.networks(),
         };
         let account = self.store.update(name, change).await.map_err(store_error)?;
         self.show(&account);
@@ -448,6 +473,7 @@ impl Setting {
             "disabled": account.disabled,
             "expires": account.expires.map(day_text),
             "max_sessions": account.max_sessions,
+            "allow_from": account.allow_from.networks().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "created": day_text(account.created),
         });
         self.say(value, &account_text(account));
@@ -463,6 +489,11 @@ impl Setting {
 }
 
 impl Fields {
+    /// From where the account may be used, if that was said.
+    fn networks(&self) -> Option<NetworkSet> {
+        self.allow_from.as_ref().map(|networks| networks.0.clone())
+    }
+
     /// The rules that hold after a change of `before`: a rule for the same path is replaced.
     fn rules_over(&self, before: &PermissionRules) -> PermissionRules {
         let everywhere = self.permissions.unwrap_or_else(|| before.everywhere());
@@ -582,6 +613,9 @@ fn account_text(account: &Account) -> String {
         "max sessions: {}",
         limit_text(account.max_sessions)
     ));
+    if !account.allow_from.is_empty() {
+        lines.push(format!("allow from:   {}", account.allow_from));
+    }
     lines.join("\n")
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use wharf_model::{AccountId, AccountName, PermissionRules, QuotaLimits};
+use wharf_model::{AccountId, AccountName, NetworkSet, PermissionRules, QuotaLimits};
 
 /// One account as its store holds it, without its password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Account {
     pub max_sessions: Option<u32>,
     /// When the account was made; whole seconds.
     pub created: SystemTime,
+    /// From where it may be used; from everywhere, where this is empty.
+    pub allow_from: NetworkSet,
 }
 
 impl Account {
@@ -51,12 +53,18 @@ impl Account {
             expires: new.expires.map(whole_seconds),
             max_sessions: new.max_sessions,
             created: whole_seconds(new.created),
+            allow_from: new.allow_from,
         }
     }
 
     /// Whether the account has expired at `now`.
     pub fn is_expired(&self, now: SystemTime) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Whether the account may be used from `address`.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.allow_from.is_empty() || self.allow_from.contains(address)
     }
 
     /// Takes over every field that `change` sets.
@@ -78,6 +86,7 @@ impl Account {
             change.expires.map(|expires| expires.map(whole_seconds)),
         );
         set(&mut self.max_sessions, change.max_sessions);
+        set(&mut self.allow_from, change.allow_from);
     }
 }
 
@@ -104,6 +113,8 @@ pub struct NewAccount {
     pub max_sessions: Option<u32>,
     /// The time now; fractions of a second are dropped.
     pub created: SystemTime,
+    /// From where it may be used; from everywhere, where this is empty.
+    pub allow_from: NetworkSet,
 }
 
 impl NewAccount {
@@ -120,6 +131,7 @@ impl NewAccount {
             expires: None,
             max_sessions: None,
             created,
+            allow_from: NetworkSet::default(),
         }
     }
 }
@@ -145,6 +157,8 @@ pub struct AccountChange {
     pub expires: Option<Option<SystemTime>>,
     /// Most sessions at once.
     pub max_sessions: Option<Option<u32>>,
+    /// From where it may be used.
+    pub allow_from: Option<NetworkSet>,
 }
 
 /// Whether an account needs TLS, beside what the listener asks for.

@@ -1,11 +1,13 @@
 //! Who is who: a name and a password against the store.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
-use wharf_model::{AccountId, AccountName, Secret};
+use wharf_model::{AccountName, Secret};
 
 use crate::account::Account;
 use crate::password::{PasswordError, PasswordHash, PasswordPolicy, PasswordPool, random};
@@ -30,9 +32,10 @@ struct Inner {
     /// Known to this process only, so that a memory dump of another is of no use.
     key: [u8; 32],
     recent: Mutex<HashMap<Mac, Recent>>,
+    hashed: AtomicU64,
 }
 
-/// Stands for an account, its stored hash and a password, under the process's key.
+/// Stands for a name, its stored hash and a password, under the process's key.
 type Mac = [u8; 32];
 
 /// A check that is under way or has succeeded. Whoever comes with the same
@@ -59,36 +62,50 @@ impl Authenticator {
             decoy,
             key: random()?,
             recent: Mutex::default(),
+            hashed: AtomicU64::new(0),
         })))
     }
 
-    /// The account that `name` and `password` open. Dropping the future is safe.
+    /// The account that `name` and `password` open for a peer at `address`.
+    /// Dropping the future is safe.
     ///
     /// # Errors
-    /// [`LoginRefusal`]. An unknown name takes as long as a wrong password.
+    /// [`LoginRefusal`]. Each takes as long as a wrong password: where the
+    /// password does not matter, it is compared with one that matches nothing.
     pub async fn verify(
         &self,
         name: &[u8],
         password: &Secret<Vec<u8>>,
+        address: IpAddr,
     ) -> Result<Account, LoginRefusal> {
-        let Some(stored) = self.look_up(name).await? else {
-            self.0.pool.verify(password.clone(), &self.0.decoy).await?;
-            return Err(LoginRefusal::UnknownAccount);
+        let stored = match self.look_up(name).await? {
+            Some(stored) => may_be_used(&stored.account, address).map(|()| stored),
+            None => Err(LoginRefusal::UnknownAccount),
         };
-        if !self.matches(&stored, password).await? {
-            return Err(LoginRefusal::WrongPassword);
-        }
-        admissible(stored.account)
+        let hash = stored
+            .as_ref()
+            .map_or(&self.0.decoy, |stored| &stored.password);
+        let right = self.matches(name, hash, password).await?;
+        let stored = stored?;
+        right
+            .then_some(stored.account)
+            .ok_or(LoginRefusal::WrongPassword)
     }
 
-    /// The account `name`, for somebody who has proved by other means than a
-    /// password that it is theirs. Dropping the future is safe.
+    /// The account `name`, for somebody at `address` who has proved by other
+    /// means than a password that it is theirs. Dropping the future is safe.
     ///
     /// # Errors
     /// [`LoginRefusal`].
-    pub async fn find(&self, name: &[u8]) -> Result<Account, LoginRefusal> {
+    pub async fn find(&self, name: &[u8], address: IpAddr) -> Result<Account, LoginRefusal> {
         let stored = self.look_up(name).await?;
-        admissible(stored.ok_or(LoginRefusal::UnknownAccount)?.account)
+        let account = stored.ok_or(LoginRefusal::UnknownAccount)?.account;
+        may_be_used(&account, address).map(|()| account)
+    }
+
+    /// How many passwords have been hashed so far, to compare them.
+    pub fn hashed(&self) -> u64 {
+        self.0.hashed.load(Ordering::Relaxed)
     }
 
     async fn look_up(&self, name: &[u8]) -> Result<Option<StoredAccount>, StoreError> {
@@ -105,18 +122,16 @@ impl Authenticator {
     /// password is forgotten at once.
     async fn matches(
         &self,
-        stored: &StoredAccount,
+        name: &[u8],
+        hash: &PasswordHash,
         password: &Secret<Vec<u8>>,
     ) -> Result<bool, PasswordError> {
-        let mac = self.mac(stored.account.id, &stored.password, password);
+        let mac = self.mac(name, hash, password);
         let gate = self.gate(mac);
         let mut right = gate.lock().await;
         if !*right {
-            *right = self
-                .0
-                .pool
-                .verify(password.clone(), &stored.password)
-                .await?;
+            self.0.hashed.fetch_add(1, Ordering::Relaxed);
+            *right = self.0.pool.verify(password.clone(), hash).await?;
         }
         if !*right {
             self.recent().remove(&mac);
@@ -124,16 +139,13 @@ impl Authenticator {
         Ok(*right)
     }
 
-    fn mac(&self, account: AccountId, hash: &PasswordHash, password: &Secret<Vec<u8>>) -> Mac {
+    fn mac(&self, name: &[u8], hash: &PasswordHash, password: &Secret<Vec<u8>>) -> Mac {
         let mut mac = blake3::Hasher::new_keyed(&self.0.key);
-        mac.update(&account.0.to_le_bytes());
-        mac.update(
-            &u64::try_from(hash.as_str().len())
-                .unwrap_or(0)
-                .to_le_bytes(),
-        );
-        mac.update(hash.as_str().as_bytes());
-        mac.update(password.expose());
+        for part in [name, hash.as_str().as_bytes(), password.expose()] {
+            // The length first, so that no two lists of parts read the same.
+            mac.update(&u64::try_from(part.len()).unwrap_or(0).to_le_bytes());
+            mac.update(part);
+        }
         *mac.finalize().as_bytes()
     }
 
@@ -165,15 +177,18 @@ impl Authenticator {
     }
 }
 
-/// The account, unless it may not be used now.
-fn admissible(account: Account) -> Result<Account, LoginRefusal> {
+/// Whether `account` may be used now, from `address`, whatever its password.
+fn may_be_used(account: &Account, address: IpAddr) -> Result<(), LoginRefusal> {
     if account.disabled {
         return Err(LoginRefusal::Disabled);
     }
     if account.is_expired(SystemTime::now()) {
         return Err(LoginRefusal::Expired);
     }
-    Ok(account)
+    if !account.allows(address) {
+        return Err(LoginRefusal::NotFromHere);
+    }
+    Ok(())
 }
 
 /// Why a login was refused. For the log only: every variant reads the same to the peer.
@@ -191,6 +206,9 @@ pub enum LoginRefusal {
     /// The account's time is over.
     #[error("the account has expired")]
     Expired,
+    /// The account may not be used from the peer's address.
+    #[error("the account may not be used from this address")]
+    NotFromHere,
     /// The password could not be checked.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -199,10 +217,27 @@ pub enum LoginRefusal {
     Store(#[from] StoreError),
 }
 
+impl LoginRefusal {
+    /// Whether the peer is to blame, rather than this server. Right passwords
+    /// of accounts that cannot be used count too, or their number would tell.
+    pub fn is_failed_login(&self) -> bool {
+        match self {
+            Self::UnknownAccount
+            | Self::WrongPassword
+            | Self::Disabled
+            | Self::Expired
+            | Self::NotFromHere => true,
+            Self::Password(_) | Self::Store(_) => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{AccountChange, NewAccount, NewPassword, SqliteStore};
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
     fn password(text: &str) -> Secret<Vec<u8>> {
         Secret::new(text.as_bytes().to_vec())
@@ -242,7 +277,7 @@ mod tests {
         let (_directory, store, authenticator, name) = setting().await;
         assert!(
             authenticator
-                .verify(b"alice", &password("right"))
+                .verify(b"alice", &password("right"), HERE)
                 .await
                 .is_ok()
         );
@@ -255,7 +290,7 @@ mod tests {
         ] {
             assert!(
                 authenticator
-                    .verify(user.as_bytes(), &password(text))
+                    .verify(user.as_bytes(), &password(text), HERE)
                     .await
                     .is_err(),
                 "{user} {text}"
@@ -266,7 +301,9 @@ mod tests {
             ..AccountChange::default()
         };
         store.update(&name, disable).await.expect("updates");
-        let refused = authenticator.verify(b"alice", &password("right")).await;
+        let refused = authenticator
+            .verify(b"alice", &password("right"), HERE)
+            .await;
         assert!(matches!(refused, Err(LoginRefusal::Disabled)));
         let expire = AccountChange {
             disabled: Some(false),
@@ -274,7 +311,9 @@ mod tests {
             ..AccountChange::default()
         };
         store.update(&name, expire).await.expect("updates");
-        let refused = authenticator.verify(b"alice", &password("right")).await;
+        let refused = authenticator
+            .verify(b"alice", &password("right"), HERE)
+            .await;
         assert!(matches!(refused, Err(LoginRefusal::Expired)));
     }
 
@@ -283,7 +322,7 @@ mod tests {
         let (_directory, store, authenticator, name) = setting().await;
         assert!(
             authenticator
-                .verify(b"alice", &password("right"))
+                .verify(b"alice", &password("right"), HERE)
                 .await
                 .is_ok()
         );
@@ -293,13 +332,13 @@ mod tests {
             .expect("updates");
         assert!(
             authenticator
-                .verify(b"alice", &password("right"))
+                .verify(b"alice", &password("right"), HERE)
                 .await
                 .is_err()
         );
         assert!(
             authenticator
-                .verify(b"alice", &password("other"))
+                .verify(b"alice", &password("other"), HERE)
                 .await
                 .is_ok()
         );
@@ -311,17 +350,126 @@ mod tests {
         for _ in 0..3 {
             assert!(
                 authenticator
-                    .verify(b"alice", &password("right"))
+                    .verify(b"alice", &password("right"), HERE)
                     .await
                     .is_ok()
             );
             assert!(
                 authenticator
-                    .verify(b"alice", &password("wrong"))
+                    .verify(b"alice", &password("wrong"), HERE)
                     .await
                     .is_err()
             );
         }
         assert_eq!(authenticator.recent().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn three_hundred_logins_at_once_cost_one_hash_and_a_changed_password_is_checked_anew() {
+        let (directory, store, authenticator, name) = setting().await;
+        let all_at_once = async |count: usize| {
+            let logins: Vec<_> = (0..count)
+                .map(|_| {
+                    let authenticator = authenticator.clone();
+                    tokio::spawn(async move {
+                        let right = password("right");
+                        authenticator.verify(b"alice", &right, HERE).await.is_ok()
+                    })
+                })
+                .collect();
+            let mut opened = 0;
+            for login in logins {
+                opened += usize::from(login.await.expect("no panic"));
+            }
+            opened
+        };
+        assert_eq!(all_at_once(300).await, 300);
+        assert_eq!(authenticator.hashed(), 1);
+
+        // Another process changes the password.
+        let other = SqliteStore::open(&directory.path().join("wharf.db"))
+            .await
+            .expect("opens");
+        other
+            .set_password(&name, hash("new").await)
+            .await
+            .expect("updates");
+        assert_eq!(all_at_once(1).await, 0);
+        assert_eq!(authenticator.hashed(), 2);
+        let new = password("new");
+        assert!(authenticator.verify(b"alice", &new, HERE).await.is_ok());
+        assert!(authenticator.verify(b"alice", &new, HERE).await.is_ok());
+        assert_eq!(authenticator.hashed(), 3);
+        // And back: what was remembered of the first hash does not open this one.
+        store
+            .set_password(&name, hash("right").await)
+            .await
+            .expect("updates");
+        assert_eq!(all_at_once(300).await, 300);
+        assert_eq!(authenticator.hashed(), 4);
+    }
+
+    #[tokio::test]
+    async fn every_refusal_costs_one_hash_whether_the_password_was_right_or_not() {
+        let (_directory, store, authenticator, name) = setting().await;
+        let cost = async |user: &str, text: &str| {
+            let before = authenticator.hashed();
+            let result = authenticator
+                .verify(user.as_bytes(), &password(text), HERE)
+                .await;
+            assert!(result.is_err(), "{user} {text}");
+            authenticator.hashed() - before
+        };
+        // Twice, since what is remembered would be cheaper the second time.
+        for user in ["alice", "alice", "nobody", "nobody", "no/name", "no/name"] {
+            assert_eq!(cost(user, "wrong").await, 1, "{user}");
+        }
+        for change in [
+            AccountChange {
+                disabled: Some(true),
+                ..AccountChange::default()
+            },
+            AccountChange {
+                disabled: Some(false),
+                expires: Some(Some(SystemTime::UNIX_EPOCH)),
+                ..AccountChange::default()
+            },
+            AccountChange {
+                expires: Some(None),
+                allow_from: Some("192.0.2.128/25".parse().expect("a network")),
+                ..AccountChange::default()
+            },
+        ] {
+            store.update(&name, change).await.expect("updates");
+            assert_eq!(cost("alice", "right").await, 1);
+            assert_eq!(cost("alice", "right").await, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_account_opens_from_its_networks_only() {
+        let (_directory, store, authenticator, name) = setting().await;
+        let networks = AccountChange {
+            allow_from: Some("192.0.2.0/24,2001:db8::/32".parse().expect("networks")),
+            ..AccountChange::default()
+        };
+        store.update(&name, networks).await.expect("updates");
+        for (text, opens) in [
+            ("192.0.2.9", true),
+            ("::ffff:192.0.2.9", true),
+            ("2001:db8::9", true),
+            ("198.51.100.1", false),
+            ("127.0.0.1", false),
+        ] {
+            let address = text.parse().expect("an address");
+            let right = password("right");
+            match authenticator.verify(b"alice", &right, address).await {
+                Ok(_) => assert!(opens, "{text}"),
+                Err(refusal) => {
+                    assert!(!opens, "{text}");
+                    assert!(matches!(refusal, LoginRefusal::NotFromHere), "{refusal}");
+                }
+            }
+        }
     }
 }

@@ -19,7 +19,8 @@ use wharf_model::{
 
 use crate::account::{Account, AccountChange, NewAccount, unix_seconds};
 use crate::password::PasswordHash;
-use crate::store::{AccountStore, StoreError, StoreResult, StoredAccount, StoredUsage};
+use crate::store::{AccountStore, BanStore, StoreError, StoreResult, StoredAccount, StoredUsage};
+use crate::throttle::{Ban, MAX_BANS, PeerNetwork};
 
 /// How long a writer waits for another.
 const BUSY_PATIENCE: Duration = Duration::from_secs(10);
@@ -28,7 +29,7 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: u32 = 4;
 
 const SELECT: &str = "SELECT id, name, password_hash, home, quota_bytes, quota_files, permissions, tls, exec, \
-                      disabled, expires, max_sessions, created FROM accounts";
+                      disabled, expires, max_sessions, created, allow_from FROM accounts";
 
 /// Accounts in one database file. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -93,6 +94,10 @@ impl SqliteStore {
                 .try_get::<Option<i64>, _>("max_sessions")?
                 .and_then(|limit| u32::try_from(limit).ok()),
             created: moment(row.try_get("created")?),
+            // What cannot be read must not read as "everywhere".
+            allow_from: text("allow_from")?
+                .parse()
+                .map_err(|_| corrupt("list of networks"))?,
         };
         let password = text("password_hash")?
             .parse()
@@ -144,7 +149,7 @@ impl AccountStore for SqliteStore {
                 .await?;
             let inserted = sqlx::query(
                 "INSERT INTO accounts (name, password_hash, home, quota_bytes, quota_files, permissions, tls, exec, \
-                 disabled, expires, max_sessions, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 disabled, expires, max_sessions, created, allow_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )
             .bind(account.name.as_str())
             .bind(password.as_str())
@@ -158,6 +163,7 @@ impl AccountStore for SqliteStore {
             .bind(account.expires.map(|time| signed(unix_seconds(time))))
             .bind(account.max_sessions)
             .bind(signed(unix_seconds(account.created)))
+            .bind(account.allow_from.to_string())
             .execute(&mut *transaction)
             .await
             .map_err(|error| match &error {
@@ -213,7 +219,7 @@ impl AccountStore for SqliteStore {
                 .await?;
             sqlx::query(
                 "UPDATE accounts SET home = ?, quota_bytes = ?, quota_files = ?, permissions = ?, tls = ?, exec = ?, \
-                 disabled = ?, expires = ?, max_sessions = ? WHERE id = ?",
+                 disabled = ?, expires = ?, max_sessions = ?, allow_from = ? WHERE id = ?",
             )
             .bind(home)
             .bind(account.quota.bytes.map(signed))
@@ -224,6 +230,7 @@ impl AccountStore for SqliteStore {
             .bind(account.disabled)
             .bind(account.expires.map(|time| signed(unix_seconds(time))))
             .bind(account.max_sessions)
+            .bind(account.allow_from.to_string())
             .bind(account.id.0)
             .execute(&mut *transaction)
             .await?;
@@ -316,6 +323,68 @@ impl AccountStore for SqliteStore {
     }
 }
 
+impl BanStore for SqliteStore {
+    fn save_bans<'a>(&'a self, bans: &'a [Ban], now: SystemTime) -> StoreResult<'a, ()> {
+        Box::pin(async move {
+            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            sqlx::query("DELETE FROM bans WHERE forget <= ?")
+                .bind(signed(unix_seconds(now)))
+                .execute(&mut *transaction)
+                .await?;
+            for ban in bans {
+                sqlx::query("INSERT OR REPLACE INTO bans (network, times, ends, forget) VALUES (?, ?, ?, ?)")
+                    .bind(ban.network.to_string())
+                    .bind(ban.times)
+                    .bind(signed(unix_seconds(ban.until)))
+                    .bind(signed(unix_seconds(ban.forgotten_at())))
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+            // Beyond the bound those that end first go first, as in memory.
+            sqlx::query(
+                "DELETE FROM bans WHERE network IN \
+                 (SELECT network FROM bans ORDER BY ends DESC LIMIT -1 OFFSET ?)",
+            )
+            .bind(i64::try_from(MAX_BANS).unwrap_or(i64::MAX))
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok(())
+        })
+    }
+
+    fn bans(&self) -> StoreResult<'_, Vec<Ban>> {
+        Box::pin(async move {
+            let rows = sqlx::query("SELECT network, times, ends FROM bans ORDER BY network")
+                .fetch_all(&self.pool)
+                .await?;
+            let mut bans = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let network: String = row.try_get("network")?;
+                // A row that nobody can read bans nobody, and keeps no other from being read.
+                if let Ok(network) = network.parse() {
+                    bans.push(Ban {
+                        network,
+                        times: row.try_get("times")?,
+                        until: moment(row.try_get("ends")?),
+                    });
+                }
+            }
+            Ok(bans)
+        })
+    }
+
+    fn remove_ban(&self, network: PeerNetwork) -> StoreResult<'_, bool> {
+        Box::pin(async move {
+            let removed = sqlx::query("DELETE FROM bans WHERE network = ?")
+                .bind(network.to_string())
+                .execute(&self.pool)
+                .await?;
+            Ok(removed.rows_affected() > 0)
+        })
+    }
+}
+
 type Transaction<'a> = sqlx::Transaction<'a, sqlx::Sqlite>;
 
 async fn write_rules(
@@ -401,6 +470,7 @@ mod tests {
         new.exec = ExecPolicy::Builtin;
         new.expires = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(77));
         new.max_sessions = Some(3);
+        new.allow_from = "192.0.2.0/24,2001:db8::/32".parse().expect("networks");
         let password = hash();
         let written = store.insert(new, password.clone()).await.expect("inserts");
         let read = store
@@ -413,10 +483,12 @@ mod tests {
         let change = AccountChange {
             quota_bytes: Some(None),
             disabled: Some(true),
+            allow_from: Some("10.0.0.0/8".parse().expect("a network")),
             ..AccountChange::default()
         };
         let changed = store.update(&written.name, change).await.expect("updates");
         assert_eq!((changed.quota.bytes, changed.disabled), (None, true));
+        assert_eq!(changed.allow_from.to_string(), "10.0.0.0/8");
         assert_eq!(store.list().await.expect("lists"), [changed]);
     }
 
@@ -441,6 +513,32 @@ mod tests {
                 .expect("reads")
                 .is_none()
         );
+    }
+
+    #[tokio::test]
+    async fn bans_in_the_store_are_bounded_and_forgotten_in_time() {
+        let (_directory, store) = store().await;
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let ban = |number: usize| {
+            let [_, a, b, c] = u32::try_from(number).expect("small").to_be_bytes();
+            Ban {
+                network: PeerNetwork::of(std::net::IpAddr::from([10, a, b, c])),
+                times: 1,
+                until: start + Duration::from_secs(u64::try_from(number).expect("small")),
+            }
+        };
+        let bans: Vec<Ban> = (0..=MAX_BANS).map(ban).collect();
+        store.save_bans(&bans, start).await.expect("saves");
+        let kept = store.bans().await.expect("reads");
+        assert_eq!(kept.len(), MAX_BANS);
+        assert!(!kept.contains(&ban(0)));
+        let again = Ban {
+            times: 2,
+            ..ban(MAX_BANS)
+        };
+        let last = ban(MAX_BANS - 1).forgotten_at();
+        store.save_bans(&[again], last).await.expect("saves");
+        assert_eq!(store.bans().await.expect("reads"), [again]);
     }
 
     #[tokio::test]

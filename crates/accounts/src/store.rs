@@ -1,12 +1,14 @@
 //! What keeps accounts between runs.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use wharf_model::{AccountName, Usage};
 
 use crate::account::{Account, AccountChange, NewAccount};
 use crate::password::PasswordHash;
+use crate::throttle::{Ban, PeerNetwork};
 
 /// What a store operation returns.
 pub type StoreResult<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -68,6 +70,19 @@ pub trait AccountStore: Send + Sync + 'static {
 
     /// The homes whose usage is not to be trusted.
     fn dirty_homes(&self) -> StoreResult<'_, Vec<PathBuf>>;
+}
+
+/// Keeps bans.
+pub trait BanStore: Send + Sync + 'static {
+    /// Stores bans, each in the place of an earlier one of the same network,
+    /// and forgets those that do not matter any more at `now`.
+    fn save_bans<'a>(&'a self, bans: &'a [Ban], now: SystemTime) -> StoreResult<'a, ()>;
+
+    /// Every ban, those that are over and not forgotten included; by network.
+    fn bans(&self) -> StoreResult<'_, Vec<Ban>>;
+
+    /// Forgets a ban; whether there was one.
+    fn remove_ban(&self, network: PeerNetwork) -> StoreResult<'_, bool>;
 }
 
 /// Why a store did not do what was asked.

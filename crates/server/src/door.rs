@@ -1,11 +1,12 @@
 //! The one login, for every protocol.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use wharf_accounts::{Account, Authenticator, LoginRefusal, PlainLogin};
+use wharf_accounts::{Account, Authenticator, LoginGuard, LoginRefusal, PlainLogin};
 use wharf_model::Secret;
 use wharf_vfs::{Home, Vfs};
 
@@ -80,6 +81,7 @@ pub struct Grant {
 /// Lets people in.
 pub struct Door {
     authenticator: Authenticator,
+    guard: LoginGuard,
     homes: Arc<dyn HomeOpener>,
     registry: Registry,
     rules: DoorRules,
@@ -98,12 +100,14 @@ impl Door {
     /// A door with its parts.
     pub fn new(
         authenticator: Authenticator,
+        guard: LoginGuard,
         homes: Arc<dyn HomeOpener>,
         registry: Registry,
         rules: DoorRules,
     ) -> Self {
         Self {
             authenticator,
+            guard,
             homes,
             registry,
             rules,
@@ -134,10 +138,7 @@ impl Door {
         if !self.takes_passwords(&approach) {
             return Err(LoginRefused::NeedsEncryption);
         }
-        let account = self
-            .authenticator
-            .verify(&credential.name, &credential.password)
-            .await?;
+        let account = self.verify(approach.peer.ip(), &credential).await?;
         self.admit(account, &approach).await
     }
 
@@ -151,7 +152,16 @@ impl Door {
         approach: Approach,
         name: &[u8],
     ) -> Result<Grant, LoginRefused> {
-        let account = self.authenticator.find(name).await?;
+        let address = approach.peer.ip();
+        if self.guard.is_banned(address) {
+            return Err(LoginRefused::Banned);
+        }
+        // No guess, whatever comes of it: the certificate was proved.
+        let found = self.authenticator.find(name, address).await;
+        let account = found.map_err(|reason| LoginRefused::Credential {
+            reason,
+            delay: Duration::ZERO,
+        })?;
         self.admit(account, &approach).await
     }
 
@@ -160,6 +170,8 @@ impl Door {
         if !allows(account.tls.plain_login(self.rules.plain), approach) {
             return Err(LoginRefused::NeedsEncryption);
         }
+        self.guard
+            .succeeded(approach.peer.ip(), account.name.as_str().as_bytes());
         let limit = account
             .max_sessions
             .map_or(usize::MAX, |limit| {
@@ -174,6 +186,30 @@ impl Door {
         let vfs = Vfs::new(home, account.permissions.clone(), account.quota);
         Ok(Grant { account, vfs, slot })
     }
+
+    async fn verify(
+        &self,
+        address: IpAddr,
+        credential: &Credential,
+    ) -> Result<Account, LoginRefused> {
+        let Credential { name, password } = credential;
+        if self.guard.is_banned(address) {
+            return Err(LoginRefused::Banned);
+        }
+        let verified = self.authenticator.verify(name, password, address).await;
+        // Guesses that were under way when the ban came learn nothing from it.
+        if self.guard.is_banned(address) {
+            return Err(LoginRefused::Banned);
+        }
+        verified.map_err(|reason| {
+            let delay = if reason.is_failed_login() {
+                self.guard.failed(address, name)
+            } else {
+                Duration::ZERO
+            };
+            LoginRefused::Credential { reason, delay }
+        })
+    }
 }
 
 fn allows(plain: PlainLogin, approach: &Approach) -> bool {
@@ -186,9 +222,19 @@ pub enum LoginRefused {
     /// The connection must be encrypted first.
     #[error("a password was not taken over a connection without encryption")]
     NeedsEncryption,
-    /// The credential does not open an account; the source says which part, for the log only.
+    /// The credential does not open an account.
     #[error("the credential was refused")]
-    Credential(#[from] LoginRefusal),
+    Credential {
+        /// Which part, for the log only.
+        #[source]
+        reason: LoginRefusal,
+        /// How long the answer is to be kept back. It is not waited for here,
+        /// since the session must hear meanwhile that the server stops.
+        delay: Duration,
+    },
+    /// Too many logins from the peer's network have failed.
+    #[error("the address is banned for failed logins")]
+    Banned,
     /// The account has as many sessions as it may.
     #[error("the account has {limit} sessions already")]
     TooManySessions {

@@ -12,7 +12,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 mod peer;
 
@@ -132,6 +133,8 @@ impl Wharf {
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let addresses = [listening(&mut log), listening(&mut log)];
         let implicit = options.contains(&"--ftps").then(|| listening(&mut log));
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&lines);
         // The log must be read on, or the server would wait for us.
         std::thread::spawn(move || {
             let mut line = String::new();
@@ -139,13 +142,16 @@ impl Wharf {
                 if std::env::var_os("WHARF_TEST_LOG").is_some() {
                     eprint!("{line}");
                 }
-                line.clear();
+                seen.lock()
+                    .expect("no panic")
+                    .push(std::mem::take(&mut line));
             }
         });
         Server {
             child,
             addresses,
             implicit,
+            lines,
         }
     }
 }
@@ -172,6 +178,7 @@ pub struct Server {
     child: Child,
     addresses: [SocketAddr; 2],
     implicit: Option<SocketAddr>,
+    lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -188,6 +195,30 @@ impl Server {
     /// Where it listens for implicit FTPS, if it was started with `--ftps`.
     pub fn ftps(&self) -> SocketAddr {
         self.implicit.expect("started with --ftps")
+    }
+
+    /// Waits until a line of the log has all of `parts`; that line.
+    pub fn await_log(&self, parts: &[&str]) -> String {
+        let started = Instant::now();
+        loop {
+            let lines = self.log();
+            if let Some(line) = lines
+                .iter()
+                .find(|line| parts.iter().all(|part| line.contains(part)))
+            {
+                return line.clone();
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{parts:?} is not in {lines:#?}"
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    /// The lines of its log so far, from the one after it listened.
+    pub fn log(&self) -> Vec<String> {
+        self.lines.lock().expect("no panic").clone()
     }
 
     /// `kill -9`, and wait until it is gone.
@@ -253,15 +284,25 @@ pub type Reply = (u16, String);
 impl Ftp {
     /// Connects and takes the greeting.
     pub fn connect(address: SocketAddr) -> Self {
+        let (greeting, ftp) = Self::greeted(address);
+        assert_eq!(greeting.0, 220, "{greeting:?}");
+        ftp
+    }
+
+    fn open(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).expect("connects");
         socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
         socket.set_nodelay(true).expect("a socket");
-        let mut ftp = Self {
+        Self {
             control: BufReader::new(socket),
             address,
-        };
-        assert_eq!(ftp.reply().0, 220);
-        ftp
+        }
+    }
+
+    /// Connects; the first reply, and the connection.
+    pub fn greeted(address: SocketAddr) -> (Reply, Self) {
+        let mut ftp = Self::open(address);
+        (ftp.reply(), ftp)
     }
 
     /// USER and PASS, TYPE I.

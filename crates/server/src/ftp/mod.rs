@@ -146,7 +146,10 @@ impl StreamService for FtpService {
         let shared = self.shared();
         let id = shared.door.registry().next_session();
         let span = tracing::info_span!("session", %id, %peer, protocol = "ftp", user = tracing::field::Empty);
-        let presence = Presence { slot };
+        let presence = Presence {
+            slot,
+            drain: drain.clone(),
+        };
         let session = Session::new(shared, id, peer, local, Arc::new(presence));
         async {
             tracing::debug!("connected");

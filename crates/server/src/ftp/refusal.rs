@@ -108,7 +108,8 @@ pub(crate) fn reply_to_login(refused: &LoginRefused) -> Reply {
             ReplyCode::NOT_LOGGED_IN,
             "This server takes no password over a connection without encryption; send AUTH TLS first.",
         ),
-        LoginRefused::Credential(_) => Reply::new(ReplyCode::NOT_LOGGED_IN, "Login incorrect."),
+        LoginRefused::Banned => Reply::new(ReplyCode::SERVICE_UNAVAILABLE, BANNED),
+        LoginRefused::Credential { .. } => Reply::new(ReplyCode::NOT_LOGGED_IN, "Login incorrect."),
         LoginRefused::TooManySessions { limit } => Reply::new(
             ReplyCode::SERVICE_UNAVAILABLE,
             format!("Too many sessions of this account (at most {limit}); try again later."),
@@ -120,7 +121,7 @@ pub(crate) fn reply_to_login(refused: &LoginRefused) -> Reply {
     }
 }
 
-/// What a peer reads whose address is banned.
+/// What a peer reads whose address is banned, at the door and inside.
 const BANNED: &str = "Too many failed logins from your address; try again later.";
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use wharf_accounts::Account;
 use wharf_model::{ByteRange, DigestAlgorithm, Refusal, SessionId, VirtualPath};
-use wharf_net::{ConnectionSlot, Stream, TicketOwner};
+use wharf_net::{ConnectionSlot, Drain, Stream, TicketOwner};
 use wharf_proto::ftp::command::{Command, SiteCommand, TransferType};
 use wharf_proto::ftp::facts::FactSet;
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
@@ -74,6 +74,8 @@ pub(crate) struct Session {
 pub(crate) struct Presence {
     /// Settled at the first login.
     pub(crate) slot: ConnectionSlot,
+    /// Cuts waiting short.
+    pub(crate) drain: Drain,
 }
 
 /// The TLS of a session.

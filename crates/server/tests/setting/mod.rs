@@ -12,10 +12,10 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use wharf_accounts::{
-    Account, AccountStore, Authenticator, NewAccount, NewPassword, PasswordPolicy, PasswordPool,
-    PlainLogin, SqliteStore,
+    Account, AccountStore, Authenticator, LoginGuard, NewAccount, NewPassword, PasswordPolicy,
+    PasswordPool, PlainLogin, SqliteStore, ThrottleRules,
 };
-use wharf_model::{Refusal, Secret, Usage};
+use wharf_model::{NetworkSet, Refusal, Secret, Usage};
 use wharf_net::{Connection, ConnectionLimits, ConnectionSlots, Drain, StreamService as _};
 use wharf_server::door::{Door, DoorRules, HomeOpener, HomeUnavailable};
 use wharf_server::ftp::{FtpConfig, FtpService, FtpTls, PassivePorts, Timeouts};
@@ -93,8 +93,17 @@ pub(crate) async fn setting_with(tls: Option<FtpTls>) -> Setting {
         plain: PlainLogin::LoopbackOnly,
         sessions_per_account: 10,
     };
+    let guard = LoginGuard::new(ThrottleRules {
+        max_failures: 5,
+        window: Duration::from_secs(600),
+        ban: Duration::from_secs(900),
+        longest_ban: Duration::from_secs(900),
+        longest_delay: Duration::from_secs(16),
+        exempt: NetworkSet::default(),
+    });
     let door = Door::new(
         authenticator,
+        guard,
         Arc::new(OneHome(home)),
         Registry::new(),
         rules,

@@ -30,7 +30,12 @@ impl Session {
             let door = &self.shared.door;
             match door.login_by_certificate(self.approach(), &name).await {
                 Ok(grant) => return self.enter(grant, ReplyCode::LOGGED_IN_BY_CERTIFICATE),
-                Err(refused) => log_refused(&name, &refused),
+                Err(refused) => {
+                    log_refused(&name, &refused);
+                    if matches!(refused, LoginRefused::Banned) {
+                        return self.refuse(&refused);
+                    }
+                }
             }
         }
         self.phase = Phase::ExpectPassword(name);
@@ -53,6 +58,7 @@ impl Session {
             Ok(grant) => self.enter(grant, ReplyCode::LOGGED_IN),
             Err(refused) => {
                 log_refused(&name, &refused);
+                self.keep_back(&refused).await;
                 self.refuse(&refused)
             }
         }
@@ -68,12 +74,23 @@ impl Session {
         Reply::new(code, text).into()
     }
 
+    /// Waits before a wrong password is answered: no lock and no thread that
+    /// hashes waits with it, and a server that stops does not either.
+    async fn keep_back(&self, refused: &LoginRefused) {
+        if let LoginRefused::Credential { delay, .. } = refused {
+            tokio::select! {
+                () = self.presence.drain.begun() => {}
+                () = tokio::time::sleep(*delay) => {}
+            }
+        }
+    }
+
     fn refuse(&mut self, refused: &LoginRefused) -> Outcome {
         let reply = reply_to_login(refused);
         self.failed_logins += 1;
         let closes = matches!(
             refused,
-            LoginRefused::TooManySessions { .. } | LoginRefused::Home(_)
+            LoginRefused::Banned | LoginRefused::TooManySessions { .. } | LoginRefused::Home(_)
         );
         if closes || self.failed_logins >= MAX_FAILED_LOGINS {
             return Outcome::Close(reply);
