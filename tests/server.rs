@@ -392,6 +392,37 @@ fn the_perm_fact_follows_the_rules_of_each_directory() {
 }
 
 #[test]
+fn an_upload_refused_midway_is_told_so_and_not_reset() {
+    let (wharf, server) = served(&["--quota", "1MB"]);
+    let mut ftp = server.login("alice");
+    let mut data = ftp.passive();
+    assert_eq!(ftp.command("STOR f").0, 150);
+    // Far more than the quota, sent by one that looks for the reply only then.
+    data.write_all(&noise(5_000_000, 7)).expect("no reset");
+    data.shutdown(Shutdown::Write).expect("no reset");
+    assert_eq!(data.read(&mut [0]).expect("no reset"), 0);
+    assert_eq!(ftp.reply().0, 552);
+    assert_eq!(wharf.usage("alice"), (0, 0));
+
+    // What never ends is cut in the end.
+    let mut data = ftp.passive();
+    assert_eq!(ftp.command("STOR f").0, 150);
+    let piece = noise(1_000_000, 8);
+    let sent = (0..1000)
+        .take_while(|_| data.write_all(&piece).is_ok())
+        .count();
+    assert!(sent < 1000, "{sent}");
+    assert_eq!(ftp.reply().0, 552);
+
+    // So is one that holds the connection and sends nothing more.
+    let mut data = ftp.passive();
+    assert_eq!(ftp.command("STOR f").0, 150);
+    data.write_all(&noise(1_000_001, 9)).expect("writes");
+    assert_eq!(ftp.reply().0, 552);
+    drop(data);
+}
+
+#[test]
 fn a_ban_outlives_the_server_and_ends_when_an_operator_lifts_it() {
     let wharf = wharf();
     wharf.add_user("alice", &[]);

@@ -29,6 +29,18 @@ const BUFFER_BYTES: usize = 256 * 1024;
 #[cfg(target_os = "linux")]
 const SENDFILE_BYTES: u64 = 1024 * 1024;
 
+/// Most bytes of a refused upload that are taken in and forgotten. A client that
+/// stops at once has up to 10 MiB under way (the largest receive and send
+/// buffers that Linux gives by default, tcp(7)); curl, which listens only once it
+/// has sent everything, gets this much further.
+const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
+
+/// Longest time for that.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes forgotten at a time.
+const DISCARD_BUFFER_BYTES: usize = 32 * 1024;
+
 /// How far a running transfer is; shared between its task and its session.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -121,6 +133,28 @@ impl PumpControl {
             content = content.get(written..).unwrap_or_default();
         }
         Ok(())
+    }
+
+    /// Takes in and forgets what the peer has on its way, to the end of the
+    /// stream or one of the bounds. Closing with bytes unread would reset the
+    /// connection (RFC 1122 §4.2.2.13), and a client that sees a reset in the
+    /// middle of its upload does not look for the reply that says why.
+    pub(crate) async fn discard(&self, stream: &mut Stream) {
+        let draining = async {
+            let mut buffer = vec![0; DISCARD_BUFFER_BYTES];
+            let mut left = MAX_DISCARDED_BYTES;
+            while left > 0 {
+                match stream.read(&mut buffer).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(length) => left = left.saturating_sub(length),
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => {}
+            _ = tokio::time::timeout(DISCARD_PATIENCE, draining) => {}
+        }
     }
 
     /// Closes the sending direction, so that the receiver sees the end.

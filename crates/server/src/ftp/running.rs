@@ -251,6 +251,9 @@ async fn store(
             } else if let Err(refusal) = upload.cut().await {
                 tracing::warn!(%refusal, "the part of a cut upload could not be kept");
             }
+            if let TransferError::Refused(_) = error {
+                control.discard(stream).await;
+            }
             Err(error.into())
         }
     }
