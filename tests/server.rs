@@ -423,6 +423,75 @@ fn an_upload_refused_midway_is_told_so_and_not_reset() {
 }
 
 #[test]
+fn patterns_and_huge_offsets_cost_nothing() {
+    let (_wharf, server) = served(&[]);
+    let mut ftp = server.login("alice");
+    for number in 0..50 {
+        assert_eq!(
+            ftp.upload(&format!("STOR {}", "a".repeat(number + 1)), b"x")
+                .0,
+            226
+        );
+    }
+    // A star is a character like any other: the server matches no patterns.
+    for pattern in [
+        "*",
+        "*a*a*a*a*a*a*a*a*a*a*b",
+        &"*/".repeat(1000),
+        "{a,b}{a,b}{a,b}",
+        "~",
+        "[a-",
+    ] {
+        for verb in ["NLST", "LIST"] {
+            let (listing, reply) = ftp.download(&format!("{verb} {pattern}"));
+            assert_eq!((listing, reply.0), (Vec::new(), 226), "{verb} {pattern}");
+        }
+    }
+    for (offset, code) in [
+        ("2", 554),
+        ("9223372036854775807", 554),
+        ("18446744073709551615", 554),
+    ] {
+        for verb in ["RETR", "STOR"] {
+            let _data = ftp.passive();
+            assert_eq!(ftp.command(&format!("REST {offset}")).0, 350);
+            assert_eq!(
+                ftp.command(&format!("{verb} a")).0,
+                code,
+                "{verb} at {offset}"
+            );
+        }
+    }
+    assert_eq!(ftp.download("RETR a").0, b"x");
+}
+
+#[test]
+fn no_name_forges_a_line_of_the_log() {
+    let (_wharf, server) = served(&[]);
+    let evil = "x\u{1b}[2J\u{7f}\u{9b}0m\u{202e}";
+    let mut ftp = Ftp::connect(server.v4());
+    assert_eq!(ftp.command(&format!("CLNT {evil}")).0, 200);
+    assert_eq!(ftp.command(&format!("USER {evil}")).0, 331);
+    assert_eq!(ftp.command("PASS wrong").0, 530);
+    ftp.log_in("alice");
+    assert_eq!(ftp.upload(&format!("STOR {evil}"), b"x").0, 226);
+    assert_eq!(ftp.command("QUIT").0, 221);
+    server.await_log(&["client named itself"]);
+    server.await_log(&["login refused"]);
+    server.await_log(&["transfer complete"]);
+    for line in server.log() {
+        let event: serde_json::Value = serde_json::from_str(&line).expect("one event a line");
+        let fields = event.as_object().expect("an object").values();
+        for text in fields.filter_map(serde_json::Value::as_str) {
+            assert!(
+                !text.contains(|character: char| character.is_control() || character == '\u{202e}'),
+                "{line}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_ban_outlives_the_server_and_ends_when_an_operator_lifts_it() {
     let wharf = wharf();
     wharf.add_user("alice", &[]);

@@ -3,11 +3,15 @@
 
 mod setting;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use setting::{TIMEOUTS, setting};
+use setting::{TIMEOUTS, setting, setting_on};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
+use wharf_model::Secret;
+use wharf_server::door::{Approach, Credential, LoginRefused, Protocol};
+use wharf_server::ftp::PassivePorts;
 
 #[tokio::test]
 async fn a_client_that_does_not_log_in_is_closed_at_the_login_timeout() {
@@ -23,6 +27,144 @@ async fn a_client_that_does_not_log_in_is_closed_at_the_login_timeout() {
     client.expect("421").await;
     assert_eq!(client.line().await, "");
     assert_eq!(started.elapsed().as_secs(), TIMEOUTS.login.as_secs());
+}
+
+#[tokio::test]
+async fn guesses_under_way_when_the_ban_comes_learn_nothing() {
+    let setting = setting().await;
+    let log_in = |peer: &str, password: String| {
+        let door = Arc::clone(&setting.door);
+        let approach = Approach {
+            peer: peer.parse().expect("an address"),
+            protocol: Protocol::Ftp,
+            secure: true,
+        };
+        let credential = Credential {
+            name: b"alice".to_vec(),
+            password: Secret::new(password.into_bytes()),
+        };
+        tokio::spawn(async move { door.login(approach, credential).await.map(drop) })
+    };
+    // Five failures make a ban; the hashes of all these are asked for at once.
+    let mut guesses: Vec<_> = (0..60)
+        .map(|number| log_in("192.0.2.7:50000", format!("guess {number}")))
+        .collect();
+    guesses.push(log_in("192.0.2.7:50000", "secret".to_owned()));
+    let (mut wrong, mut banned) = (0, 0);
+    for guess in guesses {
+        match guess.await.expect("no panic") {
+            Err(LoginRefused::Credential { .. }) => wrong += 1,
+            Err(LoginRefused::Banned) => banned += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((wrong, banned), (5, 56));
+    let owner = log_in("198.51.100.1:50000", "secret".to_owned());
+    assert!(owner.await.expect("no panic").is_ok());
+}
+
+#[tokio::test]
+async fn a_line_that_comes_byte_by_byte_puts_no_timeout_off() {
+    let setting = setting().await;
+    let mut stranger = setting.connect_from("127.0.0.1:50000");
+    let mut user = setting.log_in().await;
+    tokio::time::pause();
+    for (client, timeout) in [(&mut stranger, TIMEOUTS.login), (&mut user, TIMEOUTS.idle)] {
+        let started = Instant::now();
+        while client.stream.write_all(b"N").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let seconds = started.elapsed().as_secs();
+        assert!(seconds <= timeout.as_secs() + 1, "{seconds}");
+    }
+    assert_eq!(setting.slots.total(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_replies_is_given_up() {
+    let setting = setting().await;
+    let mut client = setting.log_in().await;
+    tokio::time::pause();
+    let started = Instant::now();
+    // Their replies are far more than the pipe holds.
+    client
+        .stream
+        .write_all(&b"FEAT\r\n".repeat(2000))
+        .await
+        .expect("writes");
+    while setting.slots.total() > 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(started.elapsed() <= Duration::from_secs(125));
+}
+
+#[tokio::test]
+async fn a_download_that_nobody_reads_is_stopped() {
+    let setting = setting().await;
+    let mut client = setting.log_in().await;
+    let mut data = client.data().await;
+    client.send("STOR file").await;
+    client.expect("150").await;
+    // More than the buffers of a socket hold.
+    let piece = vec![0; 1024 * 1024];
+    for _ in 0..32 {
+        data.write_all(&piece).await.expect("writes");
+    }
+    drop(data);
+    client.expect("226").await;
+    let _unread = client.data().await;
+    client.send("RETR file").await;
+    client.expect("150").await;
+    let mut before = String::new();
+    loop {
+        client.send("STAT").await;
+        let status = client.expect("213").await;
+        if status == before {
+            break;
+        }
+        before = status;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::pause();
+    let started = Instant::now();
+    client.expect("426").await;
+    assert!(started.elapsed() <= TIMEOUTS.stall);
+}
+
+#[tokio::test]
+async fn a_passive_port_that_is_not_used_is_free_again_in_time() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("bound").port();
+    drop(free);
+    let setting = setting_on(PassivePorts(port..=port), None).await;
+    let mut hoarder = setting.log_in().await;
+    let mut user = setting.log_in().await;
+    assert_eq!(hoarder.port().await, port);
+    for _ in 0..100 {
+        user.send("EPSV").await;
+        user.expect("425").await;
+    }
+    tokio::time::pause();
+    tokio::time::sleep(TIMEOUTS.data_connect).await;
+    loop {
+        user.send("EPSV").await;
+        if user.line().await.starts_with("229") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    // Who is not logged in opens none at all.
+    let mut stranger = setting.connect_from("127.0.0.1:50000");
+    stranger.expect("220").await;
+    for command in [
+        "EPSV",
+        "PASV",
+        "PORT 127,0,0,1,200,1",
+        "EPRT |1|127.0.0.1|50000|",
+    ] {
+        stranger.send(command).await;
+        stranger.expect("530").await;
+    }
 }
 
 #[tokio::test]

@@ -32,8 +32,9 @@ pub(crate) const TIMEOUTS: Timeouts = Timeouts {
 
 /// A service with the account `alice`, whose password is `secret`.
 pub(crate) struct Setting {
+    pub(crate) door: Arc<Door>,
     pub(crate) service: Arc<FtpService>,
-    slots: ConnectionSlots,
+    pub(crate) slots: ConnectionSlots,
     _directory: tempfile::TempDir,
 }
 
@@ -67,6 +68,10 @@ pub(crate) async fn setting() -> Setting {
 }
 
 pub(crate) async fn setting_with(tls: Option<FtpTls>) -> Setting {
+    setting_on(PassivePorts(0..=0), tls).await
+}
+
+pub(crate) async fn setting_on(passive_ports: PassivePorts, tls: Option<FtpTls>) -> Setting {
     let directory = tempfile::tempdir().expect("a directory");
     let store = SqliteStore::open(&directory.path().join("wharf.db"))
         .await
@@ -101,16 +106,16 @@ pub(crate) async fn setting_with(tls: Option<FtpTls>) -> Setting {
         longest_delay: Duration::from_secs(16),
         exempt: NetworkSet::default(),
     });
-    let door = Door::new(
+    let door = Arc::new(Door::new(
         authenticator,
         guard,
         Arc::new(OneHome(home)),
         Registry::new(),
         rules,
-    );
+    ));
     let config = FtpConfig {
         greeting: "Ready.".to_owned(),
-        passive_ports: PassivePorts(0..=0),
+        passive_ports,
         masquerade: None,
         timeouts: TIMEOUTS,
         tls,
@@ -121,7 +126,8 @@ pub(crate) async fn setting_with(tls: Option<FtpTls>) -> Setting {
         newcomers_per_network: 1000,
     };
     Setting {
-        service: Arc::new(FtpService::new(config, Arc::new(door))),
+        service: Arc::new(FtpService::new(config, Arc::clone(&door))),
+        door,
         slots: ConnectionSlots::new(limits),
         _directory: directory,
     }
