@@ -556,3 +556,122 @@ fn a_bad_certificate_is_one_line_and_nothing_is_started() {
     );
     assert!(!wharf.data().join("wharf.db").exists());
 }
+
+#[test]
+fn a_certificate_passes_the_guard_as_a_password_does() {
+    if !has_program("python3") {
+        return;
+    }
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("written");
+        path.to_str().expect("text").to_owned()
+    };
+    let alice = file("alice.pem", &authority.client("alice", 1));
+    let setting = setting(&format!(
+        "[tls]\nclient_certificates = \"optional\"\nclient_ca = {:?}\n[login]\nmax_failures = 3\ndelay = \"0s\"\n",
+        file("ca.pem", &authority.0.pem()),
+    ));
+    let user = |options: &[&str]| {
+        let arguments = [&["user", "set", "alice"], options].concat();
+        let (success, _, errors) = setting.wharf.run(&arguments, "");
+        assert!(success, "{errors}");
+    };
+    let showing = |script: &str| {
+        setting.python(&format!(
+            r#"
+within = context()
+within.load_cert_chain({alice:?})
+ftp = ftplib.FTP_TLS(context=within, timeout=60)
+ftp.connect("localhost", explicit)
+ftp.auth()
+def says(command, code):
+    try:
+        reply = ftp.sendcmd(command)
+    except ftplib.Error as error:
+        reply = str(error)
+    assert reply[:3] == code, (command, reply)
+{script}"#
+        ))
+    };
+    let not_now = "says('USER alice', '331')\nsays('PASS secret', '530')\n";
+    user(&["--allow-from", "192.0.2.0/24"]);
+    showing(not_now);
+    user(&["--allow-from", "none", "--disabled"]);
+    showing(not_now);
+    user(&["--enabled"]);
+    showing("says('USER alice', '232')\nftp.prot_p()\nround_trip(ftp)");
+    // The success has forgiven what failed under this name, so that the ban takes three more.
+    let wrong = "says('USER bob', '331')\nsays('PASS wrong', '530')\n";
+    // Who was connected before the ban gets no further with the certificate either.
+    showing(&format!(
+        r#"
+early = ftp
+ftp = ftplib.FTP_TLS(context=context(), timeout=60)
+ftp.connect("localhost", explicit)
+ftp.auth()
+{wrong}{wrong}{wrong}ftp = early
+says('USER alice', '421')
+"#
+    ));
+}
+
+#[test]
+fn each_kind_of_listener_has_networks_of_its_own() {
+    if !has_program("python3") {
+        return;
+    }
+    let setting = setting("[ftps]\ndeny = [\"127.0.0.0/8\"]\n");
+    let closed = r#"
+def closed(port):
+    with socket.create_connection(("127.0.0.1", port)) as raw:
+        try:
+            context().wrap_socket(raw, server_hostname="localhost").close()
+        except OSError:
+            return True
+    return False
+"#;
+    setting.python(&format!(
+        "{closed}assert closed(implicit)\nround_trip(client())"
+    ));
+    std::fs::write(
+        setting.scratch.join("wharf.toml"),
+        "[ftp]\ndeny = [\"127.0.0.0/8\"]\n",
+    )
+    .expect("written");
+    setting.server.signal("HUP");
+    setting.server.await_log(&["configuration read again"]);
+    setting.python(&format!(
+        "{closed}assert not closed(implicit)\nrefused(client, '421')"
+    ));
+}
+
+#[test]
+fn curl_reads_over_tls_why_its_upload_was_refused() {
+    if !has_program("curl") {
+        return;
+    }
+    let setting = setting("");
+    let (success, _, errors) = setting
+        .wharf
+        .run(&["user", "set", "alice", "--quota", "1MB"], "");
+    assert!(success, "{errors}");
+    let url = format!("ftp://localhost:{}/", setting.server.v4().port());
+    let output = setting.start(
+        "curl",
+        &[
+            "-sS",
+            "-k",
+            "--ssl-reqd",
+            "-u",
+            "alice:secret",
+            "-T",
+            "big",
+            &url,
+        ],
+    );
+    // CURLE_REMOTE_DISK_FULL: the 552 was read.
+    assert_eq!(output.status.code(), Some(70), "{output:?}");
+}
