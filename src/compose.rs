@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::FlockOperation;
 use tokio_util::task::AbortOnDropHandle;
 use wharf_accounts::{
-    AccountStore, Authenticator, LoginGuard, PasswordError, PasswordPolicy, SqliteStore, StoreError,
+    AccountStore, Authenticator, LoginGuard, PasswordError, PasswordPolicy, PasswordPool,
+    SqliteStore, StoreError,
 };
 use wharf_net::{
-    AcceptOptions, AccessHook, AddressRules, BareEnd, BindError, ConnectionLimits, ConnectionSlots,
-    Drain, DrainReport, Endpoint, EndpointOptions, Listener, TlsServer,
+    AcceptOptions, AccessHook, AddressRules, BareEnd, BindError, BoundEndpoint, ConnectionLimits,
+    ConnectionSlots, Drain, DrainReport, Endpoint, EndpointOptions, Listener, TlsServer,
 };
 use wharf_server::door::{Door, DoorRules};
 use wharf_server::ftp::{
@@ -127,26 +128,76 @@ pub(crate) struct Server {
     _lock: File,
 }
 
-impl Server {
-    /// Opens everything and starts to accept; with an error nothing is left running.
-    pub(crate) async fn start(config: &Config) -> Result<Self, StartError> {
+/// The ports of a server. Made first: they may need root, and a port in use is
+/// the likeliest mistake.
+pub(crate) struct Ports {
+    ftp: Vec<BoundEndpoint>,
+    ftps: Vec<BoundEndpoint>,
+}
+
+impl Ports {
+    /// Needs no runtime.
+    pub(crate) fn bind(config: &Config) -> Result<Self, StartError> {
         if let Some(what) = config.not_in_this_version() {
             return Err(StartError::NotInThisVersion(what));
         }
+        Ok(Self {
+            ftp: bind(&config.ftp.listen)?,
+            ftps: bind(&config.ftps.listen)?,
+        })
+    }
+}
+
+/// What a server stands on: its ports, its data, and what it may use of the machine.
+pub(crate) struct Foundation {
+    ports: Ports,
+    data: DataDirectory,
+    lock: File,
+    passwords: PasswordPool,
+}
+
+impl Foundation {
+    /// Opens the data directory for this process alone. Needs no runtime.
+    pub(crate) fn lay(config: &Config, ports: Ports) -> Result<Self, StartError> {
         let data = DataDirectory::open(&config.data_dir)?;
         let lock = data.lock()?;
+        Ok(Self {
+            ports,
+            data,
+            lock,
+            passwords: PasswordPool::new(PasswordPolicy::recommended()),
+        })
+    }
+}
+
+impl Server {
+    /// Opens everything and starts to accept; with an error nothing is left running.
+    pub(crate) async fn start(config: &Config) -> Result<Self, StartError> {
+        let foundation = Foundation::lay(config, Ports::bind(config)?)?;
+        Self::start_on(foundation, config).await
+    }
+
+    /// Starts to accept on what was opened before; with an error nothing is left running.
+    pub(crate) async fn start_on(
+        foundation: Foundation,
+        config: &Config,
+    ) -> Result<Self, StartError> {
+        let Foundation {
+            ports,
+            data,
+            lock,
+            passwords,
+        } = foundation;
         let tls = if needs_tls(config) {
             Some(Tls::start(&config.tls, &data.0)?)
         } else {
             None
         };
-        // Ports before the database: a port in use is the likelier mistake.
-        let ftp_listeners = bind(&config.ftp.listen)?;
-        let ftps_listeners = bind(&config.ftps.listen)?;
+        let ftp_listeners = listen(ports.ftp)?;
+        let ftps_listeners = listen(ports.ftps)?;
         let store = data.accounts().await?;
         let accounts: Arc<dyn AccountStore> = Arc::new(store.clone());
-        let authenticator =
-            Authenticator::new(Arc::clone(&accounts), PasswordPolicy::recommended())?;
+        let authenticator = Authenticator::new(Arc::clone(&accounts), passwords)?;
         let guard = LoginGuard::new(config.login.throttle());
         // Bans hold from the first connection on.
         guard.sync(&store).await?;
@@ -292,11 +343,15 @@ fn door(
     ))
 }
 
-fn bind(addresses: &[Address]) -> Result<Vec<Listener>, BindError> {
+fn bind(addresses: &[Address]) -> Result<Vec<BoundEndpoint>, BindError> {
     addresses
         .iter()
-        .map(|address| Listener::bind(Endpoint::Tcp(address.0), EndpointOptions::default()))
+        .map(|address| BoundEndpoint::bind(Endpoint::Tcp(address.0), EndpointOptions::default()))
         .collect()
+}
+
+fn listen(bound: Vec<BoundEndpoint>) -> Result<Vec<Listener>, BindError> {
+    bound.into_iter().map(BoundEndpoint::listener).collect()
 }
 
 fn needs_tls(config: &Config) -> bool {

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::CliError;
 use crate::cli::settings::Place;
-use crate::compose::Server;
+use crate::compose::{Foundation, Ports, Server};
 use crate::config::{Address, Config, ListenerTls, LogFormat, PortRange};
 use crate::logging;
 
@@ -87,24 +87,25 @@ impl Args {
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
     let config = args.config()?;
     logging::start(&config.log);
+    let foundation = Foundation::lay(&config, Ports::bind(&config)?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::failed(&error))?;
-    let result = runtime.block_on(serve(&args, config));
+    let result = runtime.block_on(serve(&args, config, foundation));
     // A digest of a huge file may still run on a thread; nobody waits for it any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn serve(args: &Args, mut config: Config) -> Result<(), CliError> {
+async fn serve(args: &Args, mut config: Config, foundation: Foundation) -> Result<(), CliError> {
     let listen = |kind| signal(kind).map_err(|error| CliError::failed(&error));
     let mut signals = Signals {
         terminate: listen(SignalKind::terminate())?,
         interrupt: listen(SignalKind::interrupt())?,
         hangup: listen(SignalKind::hangup())?,
     };
-    let server = Server::start(&config).await?;
+    let server = Server::start_on(foundation, &config).await?;
     while let Wish::Reload = signals.next().await {
         match args.config() {
             Ok(fresh) => {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use wharf_model::{AccountName, Secret};
 
 use crate::account::Account;
-use crate::password::{PasswordError, PasswordHash, PasswordPolicy, PasswordPool, random};
+use crate::password::{PasswordError, PasswordHash, PasswordPool, random};
 use crate::store::{AccountStore, StoreError, StoredAccount};
 
 /// How long a password that was right is remembered, so that a device that
@@ -46,15 +46,11 @@ struct Recent {
 }
 
 impl Authenticator {
-    /// Verifies against `store`; `policy` is what a check of an unknown name costs.
+    /// Verifies against `store`, in `pool`, whose policy is what a check of an unknown name costs.
     ///
     /// # Errors
     /// [`PasswordError::Failed`] when the system has no randomness.
-    pub fn new(
-        store: Arc<dyn AccountStore>,
-        policy: PasswordPolicy,
-    ) -> Result<Self, PasswordError> {
-        let pool = PasswordPool::new(policy);
+    pub fn new(store: Arc<dyn AccountStore>, pool: PasswordPool) -> Result<Self, PasswordError> {
         let decoy = PasswordHash::unmatchable(pool.policy())?;
         Ok(Self(Arc::new(Inner {
             store,
@@ -235,7 +231,7 @@ impl LoginRefusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AccountChange, NewAccount, NewPassword, SqliteStore};
+    use crate::{AccountChange, NewAccount, NewPassword, PasswordPolicy, SqliteStore};
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
@@ -261,8 +257,8 @@ mod tests {
             .await
             .expect("inserts");
         let shared: Arc<dyn AccountStore> = store.clone();
-        let authenticator =
-            Authenticator::new(shared, PasswordPolicy::insecure_for_tests()).expect("random");
+        let pool = PasswordPool::new(PasswordPolicy::insecure_for_tests());
+        let authenticator = Authenticator::new(shared, pool).expect("random");
         (directory, store, authenticator, name)
     }
 

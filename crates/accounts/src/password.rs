@@ -161,7 +161,9 @@ pub struct PasswordPool {
 }
 
 impl PasswordPool {
-    /// A pool that works on as many passwords at once as the machine has cores.
+    /// A pool that works on as many passwords at once as the process may use
+    /// cores. Needs no runtime; a confined process can no longer read how many it
+    /// may use (cgroups), so a server makes its pool before.
     pub fn new(policy: PasswordPolicy) -> Self {
         let cores = available_parallelism().map_or(1, NonZeroUsize::get);
         Self {

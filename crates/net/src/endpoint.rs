@@ -44,6 +44,43 @@ impl Default for EndpointOptions {
     }
 }
 
+/// A bound, listening endpoint that no runtime watches yet: connections wait in
+/// the kernel. A server that gives up privileges makes it before that, and
+/// before it has threads.
+#[derive(Debug)]
+pub struct BoundEndpoint {
+    socket: std::net::TcpListener,
+    endpoint: Endpoint,
+}
+
+impl BoundEndpoint {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    /// [`BindError`], which names the endpoint.
+    pub fn bind(endpoint: Endpoint, options: EndpointOptions) -> Result<Self, BindError> {
+        let Endpoint::Tcp(address) = endpoint;
+        match bind_tcp(address, options) {
+            Ok(socket) => Ok(Self { socket, endpoint }),
+            Err(source) => Err(BindError { endpoint, source }),
+        }
+    }
+
+    /// Has the runtime within which this is called watch it.
+    ///
+    /// # Errors
+    /// [`BindError`], which names the endpoint.
+    pub fn listener(self) -> Result<Listener, BindError> {
+        let Self { socket, endpoint } = self;
+        let watch = || {
+            let socket = TcpListener::from_std(socket)?;
+            let address = socket.local_addr()?;
+            Ok(Listener { socket, address })
+        };
+        watch().map_err(|source| BindError { endpoint, source })
+    }
+}
+
 /// A bound, listening endpoint.
 #[derive(Debug)]
 pub struct Listener {
@@ -57,8 +94,7 @@ impl Listener {
     /// # Errors
     /// [`BindError`], which names the endpoint.
     pub fn bind(endpoint: Endpoint, options: EndpointOptions) -> Result<Self, BindError> {
-        let Endpoint::Tcp(address) = endpoint;
-        bind_tcp(address, options).map_err(|source| BindError { endpoint, source })
+        BoundEndpoint::bind(endpoint, options)?.listener()
     }
 
     /// The address in use; its port is the real one where 0 was asked for.
@@ -75,7 +111,7 @@ impl Listener {
     }
 }
 
-fn bind_tcp(address: SocketAddr, options: EndpointOptions) -> io::Result<Listener> {
+fn bind_tcp(address: SocketAddr, options: EndpointOptions) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -91,9 +127,7 @@ fn bind_tcp(address: SocketAddr, options: EndpointOptions) -> io::Result<Listene
     }
     socket.bind(&SockAddr::from(address))?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-    let socket = TcpListener::from_std(socket.into())?;
-    let address = socket.local_addr()?;
-    Ok(Listener { socket, address })
+    Ok(socket.into())
 }
 
 /// A listener could not be made.

@@ -24,7 +24,7 @@ mod tls_client;
 pub use accept::{AcceptOptions, serve};
 pub use access::{AccessHook, AddressRules, AllowAll, Verdict};
 pub use drain::{Drain, DrainReport};
-pub use endpoint::{BindError, Endpoint, EndpointOptions, Listener};
+pub use endpoint::{BindError, BoundEndpoint, Endpoint, EndpointOptions, Listener};
 pub use limit::{ConnectionLimits, ConnectionSlot, ConnectionSlots, LimitReached};
 pub use service::{Connection, Refused, StreamService};
 pub use stream::Stream;

@@ -92,8 +92,7 @@ pub(crate) async fn setting_on(passive_ports: PassivePorts, tls: Option<FtpTls>)
     let storage = Arc::new(LocalStorage::new(root, LocalOptions::default()));
     let home = Home::new(storage, Ledger::new(Usage::ZERO, true, Box::new(Forgetful)));
 
-    let authenticator =
-        Authenticator::new(Arc::new(store), PasswordPolicy::insecure_for_tests()).expect("random");
+    let authenticator = Authenticator::new(Arc::new(store), pool).expect("random");
     let rules = DoorRules {
         plain: PlainLogin::LoopbackOnly,
         sessions_per_account: 10,
