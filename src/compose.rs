@@ -27,6 +27,7 @@ use wharf_vfs::storage::local::LocalOptions;
 use crate::config::{self, Address, Config, ListenerTls, Networks};
 use crate::gate::{Gate, GateRules};
 use crate::homes::Homes;
+use crate::privileges::User;
 use crate::tls::{AccountsByCertificate, Tls, TlsError};
 
 /// The file in the data directory that holds the accounts.
@@ -35,6 +36,8 @@ const DATABASE: &str = "wharf.db";
 const HOMES: &str = "homes";
 /// The file in the data directory that a running server holds locked.
 const LOCK: &str = "lock";
+/// The folder in the data directory that holds certificates made here.
+pub(crate) const TLS: &str = "tls";
 
 /// A data directory, made if it was missing.
 #[derive(Debug, Clone)]
@@ -55,6 +58,38 @@ impl DataDirectory {
         let absolute = std::fs::canonicalize(path).map_err(failed)?;
         make_private_directory(&absolute.join(HOMES)).map_err(failed)?;
         Ok(Self(absolute))
+    }
+
+    /// Makes the directory for a server that will run as `user`, if it is
+    /// missing and its parent is there; one that exists must be theirs.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the data directory is the operator's, from the configuration"
+    )]
+    pub(crate) fn make_for(user: &User, path: &Path) -> Result<(), StartError> {
+        use std::os::unix::fs::MetadataExt as _;
+        user.make_directory(path)
+            .map_err(|source| StartError::DataDirectory {
+                path: path.to_path_buf(),
+                source,
+            })?;
+        let ours = ["", DATABASE, HOMES, LOCK, TLS].map(|name| path.join(name));
+        let others = ours.into_iter().find(|part| {
+            std::fs::symlink_metadata(part).is_ok_and(|metadata| !user.owns(metadata.uid()))
+        });
+        match others {
+            None => Ok(()),
+            Some(part) => Err(StartError::NotTheirs {
+                part,
+                user: user.name().to_owned(),
+                data_dir: path.to_path_buf(),
+            }),
+        }
+    }
+
+    /// What tells whose data is or will be in the directory `path`, best first.
+    pub(crate) fn tokens_of_ownership(path: &Path) -> [PathBuf; 2] {
+        [path.join(DATABASE), path.to_path_buf()]
     }
 
     /// Where the homes of accounts are that have no other.
@@ -443,6 +478,15 @@ fn gate_rules(config: &Config, allow: &Networks, deny: &Networks) -> GateRules {
 pub(crate) enum StartError {
     #[error("cannot use {}: {source}", path.display())]
     DataDirectory { path: PathBuf, source: io::Error },
+    #[error(
+        "{} does not belong to {user}; give it to them with: chown -R {user}: {}",
+        part.display(), data_dir.display()
+    )]
+    NotTheirs {
+        part: PathBuf,
+        user: String,
+        data_dir: PathBuf,
+    },
     #[error("another wharf serve is using {}; stop it or choose another --data-dir", .0.display())]
     InUse(PathBuf),
     #[error("{0} is not in this version; leave the key out")]

@@ -19,6 +19,7 @@ use wharf_model::NetworkSet;
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) home_roots: Vec<PathBuf>,
+    pub(crate) user: String,
     pub(crate) ftp: Ftp,
     pub(crate) ftps: Listeners,
     pub(crate) ssh: Listeners,
@@ -120,6 +121,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("./wharf-data"),
             home_roots: Vec::new(),
+            user: String::new(),
             ftp: Ftp::default(),
             ftps: Listeners::default(),
             ssh: Listeners::default(),
@@ -481,7 +483,7 @@ mod tests {
         let is_key = |line: &str| line.contains(" = ") && !line.starts_with('#');
         let keys = EXAMPLE.lines().filter(|line| is_key(line)).count();
         // Every field of the structs above; a new one belongs into the example.
-        assert_eq!(keys, 43);
+        assert_eq!(keys, 44);
         for (number, line) in EXAMPLE.lines().enumerate() {
             let explained = number > 0
                 && EXAMPLE

@@ -6,6 +6,7 @@ mod config;
 mod gate;
 mod homes;
 mod logging;
+mod privileges;
 mod tls;
 
 use std::process::ExitCode;

@@ -22,7 +22,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
-use crate::compose::make_private_directory;
+use crate::compose::{TLS, make_private_directory};
 use crate::config::{self, ClientCertificates};
 
 /// How often the files are looked at.
@@ -154,7 +154,7 @@ impl TlsFiles {
     fn new(config: &config::Tls, data: &Path) -> Result<Self, TlsError> {
         let (certificate, key, ours) = match (&*config.certificate, &*config.private_key) {
             ("", "") => {
-                let folder = data.join("tls");
+                let folder = data.join(TLS);
                 let named = |name| folder.join(name);
                 (named("certificate.pem"), named("private_key.pem"), true)
             }

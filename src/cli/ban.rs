@@ -10,6 +10,8 @@ use wharf_accounts::{Ban, BanStore as _, PeerNetwork, SqliteStore};
 use crate::cli::CliError;
 use crate::cli::settings::Place;
 use crate::compose::DataDirectory;
+use crate::config::Config;
+use crate::privileges::act_as_owner_of;
 
 /// Options of `wharf ban`.
 #[derive(ClapArgs)]
@@ -35,15 +37,16 @@ enum Action {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
+    let config = args.place.load()?;
+    act_as_owner_of(&DataDirectory::tokens_of_ownership(&config.data_dir))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::failed(&error))?;
-    runtime.block_on(carry_out(args))
+    runtime.block_on(carry_out(args, config))
 }
 
-async fn carry_out(args: Args) -> Result<(), CliError> {
-    let config = args.place.load()?;
+async fn carry_out(args: Args, config: Config) -> Result<(), CliError> {
     let store = DataDirectory::open(&config.data_dir)?.accounts().await?;
     let result = match args.action {
         Action::List => list(&store, args.json).await,

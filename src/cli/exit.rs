@@ -148,6 +148,12 @@ impl std::fmt::Display for CliError {
     }
 }
 
+impl From<crate::privileges::PrivilegeError> for CliError {
+    fn from(error: crate::privileges::PrivilegeError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 impl From<crate::compose::StartError> for CliError {
     fn from(error: crate::compose::StartError) -> Self {
         Self::Failed(error.to_string())

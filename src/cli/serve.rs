@@ -6,9 +6,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::CliError;
 use crate::cli::settings::Place;
-use crate::compose::{Foundation, Ports, Server};
+use crate::compose::{DataDirectory, Foundation, Ports, Server};
 use crate::config::{Address, Config, ListenerTls, LogFormat, PortRange};
 use crate::logging;
+use crate::privileges::{self, User};
 
 /// Options of `wharf serve`.
 #[derive(clap::Args)]
@@ -17,6 +18,8 @@ Signals:
   TERM, INT  finish transfers, at most timeouts.drain, then stop; a second one stops at once
   HUP        read the configuration again: limits, timeouts, greeting, passive ports, masquerade address,
              TLS policy, certificates, access and login rules
+
+As root, give it a user of its own: wharf serve --user wharf --ftp 0.0.0.0:21
 
 Example:
   wharf user add alice && wharf serve --ftp 0.0.0.0:2121 --ftps 0.0.0.0:2990")]
@@ -53,6 +56,9 @@ pub(crate) struct Args {
     /// Whether logins and their data need TLS [default: required, except logins from this machine]
     #[arg(long, env = "WHARF_TLS", value_name = "POLICY")]
     tls: Option<ListenerTls>,
+    /// The user to become once the ports are open [default: stay who it is]
+    #[arg(long, env = "WHARF_USER", value_name = "NAME")]
+    user: Option<String>,
     /// How log lines are written [default: text]
     #[arg(long, env = "WHARF_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -77,6 +83,9 @@ impl Args {
         if let Some(policy) = self.tls {
             config.tls.policy = policy;
         }
+        if let Some(user) = &self.user {
+            config.user.clone_from(user);
+        }
         if let Some(format) = self.log_format {
             config.log.format = format;
         }
@@ -87,7 +96,16 @@ impl Args {
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
     let config = args.config()?;
     logging::start(&config.log);
-    let foundation = Foundation::lay(&config, Ports::bind(&config)?)?;
+    let user = match &*config.user {
+        "" => None,
+        name => Some(User::find(name)?),
+    };
+    let ports = Ports::bind(&config)?;
+    if let Some(user) = &user {
+        DataDirectory::make_for(user, &config.data_dir)?;
+    }
+    privileges::give_up(user.as_ref())?;
+    let foundation = Foundation::lay(&config, ports)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -22,6 +22,7 @@ use crate::cli::settings::Place;
 use crate::compose::{DataDirectory, make_private_directory};
 use crate::config::Config;
 use crate::homes::measure;
+use crate::privileges::act_as_owner_of;
 
 /// Options of `wharf user`.
 #[derive(ClapArgs)]
@@ -189,11 +190,13 @@ impl FromStr for Rule {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
+    let config = args.place.load()?;
+    act_as_owner_of(&DataDirectory::tokens_of_ownership(&config.data_dir))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::failed(&error))?;
-    runtime.block_on(carry_out(args))
+    runtime.block_on(carry_out(args, config))
 }
 
 /// What every action needs.
@@ -204,8 +207,7 @@ struct Setting {
     json: bool,
 }
 
-async fn carry_out(args: Args) -> Result<(), CliError> {
-    let config = args.place.load()?;
+async fn carry_out(args: Args, config: Config) -> Result<(), CliError> {
     let data = DataDirectory::open(&config.data_dir)?;
     let store = data.accounts().await?;
     let setting = Setting {
@@ -217,6 +219,21 @@ async fn carry_out(args: Args) -> Result<(), CliError> {
     let result = setting.act(args.action).await;
     setting.store.close().await;
     result
+}
+
+/// As the owner of the data directory, who may not be allowed to make it where
+/// root could.
+fn make_home(home: &Path) -> Result<(), CliError> {
+    make_private_directory(home).map_err(|error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                "; make it yourself, for the owner of the data directory"
+            }
+            _ => "",
+        };
+        let home = home.display();
+        CliError::Failed(format!("cannot make the home {home}: {error}{remedy}"))
+    })
 }
 
 impl Setting {
@@ -279,9 +296,7 @@ impl Setting {
         };
         self.not_nested(&name, &home).await?;
         let hash = password.hash(&name).await?;
-        make_private_directory(&home).map_err(|error| {
-            CliError::Failed(format!("cannot make the home {}: {error}", home.display()))
-        })?;
+        make_home(&home)?;
         let mut new = NewAccount::new(name, home, SystemTime::now());
         new.quota = QuotaLimits {
             bytes: fields.quota.and_then(|limit| limit.0).map(|size| size.0),
@@ -332,9 +347,7 @@ impl Setting {
             Some(home) => {
                 let home = self.allowed_home(home)?;
                 self.not_nested(name, &home).await?;
-                make_private_directory(&home).map_err(|error| {
-                    CliError::Failed(format!("cannot make the home {}: {error}", home.display()))
-                })?;
+                make_home(&home)?;
                 Some(home)
             }
             None => None,

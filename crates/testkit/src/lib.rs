@@ -131,9 +131,15 @@ impl Wharf {
             .spawn()
             .expect("starts");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let addresses = [listening(&mut log), listening(&mut log)];
-        let implicit = options.contains(&"--ftps").then(|| listening(&mut log));
-        let lines = Arc::new(Mutex::new(Vec::new()));
+        let mut seen = Vec::new();
+        let addresses = [
+            listening(&mut log, &mut seen),
+            listening(&mut log, &mut seen),
+        ];
+        let implicit = options
+            .contains(&"--ftps")
+            .then(|| listening(&mut log, &mut seen));
+        let lines = Arc::new(Mutex::new(seen));
         let seen = Arc::clone(&lines);
         // The log must be read on, or the server would wait for us.
         std::thread::spawn(move || {
@@ -156,14 +162,17 @@ impl Wharf {
     }
 }
 
-fn listening(log: &mut impl std::io::BufRead) -> SocketAddr {
-    let mut seen = String::new();
+fn listening(log: &mut impl std::io::BufRead, seen: &mut Vec<String>) -> SocketAddr {
     loop {
         let mut line = String::new();
         let length = log.read_line(&mut line).expect("a log");
-        assert!(length > 0, "the server ended before it listened: {seen}");
-        seen.push_str(&line);
+        assert!(
+            length > 0,
+            "the server ended before it listened: {}",
+            seen.concat()
+        );
         let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        seen.push(line);
         if event.get("message").and_then(serde_json::Value::as_str) == Some("listening") {
             let address = event.get("address").and_then(serde_json::Value::as_str);
             return address
@@ -216,9 +225,18 @@ impl Server {
         }
     }
 
-    /// The lines of its log so far, from the one after it listened.
+    /// The lines of its log so far.
     pub fn log(&self) -> Vec<String> {
         self.lines.lock().expect("no panic").clone()
+    }
+
+    /// The lines of `/proc/PID/status` of each of its threads.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("runs");
+        // A thread may end meanwhile.
+        tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok())
+            .collect()
     }
 
     /// `kill -9`, and wait until it is gone.

@@ -1,0 +1,173 @@
+//! What a running server can still do: as whom it runs, and what it reaches.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests own the directories that they make"
+)]
+
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::Path;
+
+use nix::unistd::{User, geteuid};
+use wharf_testkit::{Server, Wharf, noise};
+
+fn wharf() -> Wharf {
+    Wharf::new(env!("CARGO_BIN_EXE_wharf"))
+}
+
+/// Everything that a field of the status of each thread says, each once.
+fn field(server: &Server, name: &str) -> Vec<String> {
+    let mut values: Vec<String> = server
+        .threads()
+        .iter()
+        .map(|status| {
+            let line = status.lines().find(|line| line.starts_with(name));
+            let value = line.expect("a field").split_once(':').expect("a value").1;
+            value.split_whitespace().collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    values.sort();
+    values.dedup();
+    values
+}
+
+/// The user without privileges that every system has; none, loudly, where the test cannot become it.
+fn nobody() -> Option<User> {
+    if geteuid().is_root() {
+        return Some(User::from_name("nobody").expect("asked").expect("is there"));
+    }
+    eprintln!("SKIPPED: needs root");
+    None
+}
+
+/// A data directory of `user`, in a place that they can reach.
+fn data_of(wharf: &Wharf, user: &User) {
+    let data = wharf.data();
+    std::fs::create_dir(&data).expect("made");
+    let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
+    chown(&data, Some(uid), Some(gid)).expect("root may");
+    open_to_all(data.parent().expect("a parent"));
+}
+
+fn open_to_all(directory: &Path) {
+    let everyone = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(directory, everyone).expect("ours");
+}
+
+/// A port that only root can open.
+fn low_port() -> String {
+    let free = (512..1024).find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    free.expect("a free port")
+        .local_addr()
+        .expect("bound")
+        .to_string()
+}
+
+#[test]
+fn every_thread_has_given_up_root_and_the_server_works_on() {
+    let Some(nobody) = nobody() else { return };
+    let wharf = wharf();
+    data_of(&wharf, &nobody);
+    wharf.add_user("alice", &[]);
+    let config = wharf.configure("[ftp]\ngreeting = \"One.\"\n");
+    open_to_all(&wharf.scratch());
+    let server = wharf.serve(&[
+        "--user",
+        "nobody",
+        "--ftps",
+        &low_port(),
+        "--config",
+        &config,
+    ]);
+    assert!(server.ftps().port() < 1024);
+
+    let content = noise(300_000, 3);
+    let work = |user: &str| {
+        let mut ftp = server.login(user);
+        for command in ["MKD in", "MKD out"] {
+            assert_eq!(ftp.command(command).0, 257);
+        }
+        assert_eq!(ftp.upload("STOR in/file", &content).0, 226);
+        for (command, code) in [
+            ("RNFR in/file", 350),
+            ("RNTO out/file", 250),
+            ("SITE CHMOD 640 out/file", 200),
+            ("MFMT 20200101000000 out/file", 213),
+            ("HASH out/file", 213),
+            ("RMD in", 250),
+        ] {
+            let reply = ftp.command(command);
+            assert_eq!(reply.0, code, "{command}: {}", reply.1);
+        }
+        let stored = wharf.home(user).join("out/file");
+        assert_eq!(std::fs::read(&stored).expect("is there"), content);
+        let owner = std::fs::metadata(&stored).expect("is there").uid();
+        assert_eq!(owner, nobody.uid.as_raw());
+        // Writes to the database through the journal that a root's command may have made.
+        assert_eq!(ftp.command("DELE out/file").0, 250);
+    };
+    work("alice");
+    // Root's command makes a home that the server can use.
+    wharf.add_user("bob", &[]);
+    work("bob");
+
+    let four = |id: u32| vec![[id; 4].map(|id| id.to_string()).join(" ")];
+    assert!(server.threads().len() > 2);
+    assert_eq!(field(&server, "Uid"), four(nobody.uid.as_raw()));
+    assert_eq!(field(&server, "Gid"), four(nobody.gid.as_raw()));
+    assert_eq!(field(&server, "Groups"), [""]);
+    assert_eq!(field(&server, "NoNewPrivs"), ["1"]);
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(field(&server, set), ["0".repeat(16)], "{set}");
+    }
+
+    wharf.configure("[ftp]\ngreeting = \"Two.\"\n");
+    server.signal("HUP");
+    server.await_log(&["configuration read again"]);
+    let (greeting, _) = wharf_testkit::Ftp::greeted(server.v4());
+    assert_eq!(greeting.1, "220 Two.\r\n");
+}
+
+#[test]
+fn who_runs_as_root_is_told_and_no_thread_gets_more() {
+    let wharf = wharf();
+    let server = wharf.serve(&[]);
+    assert_eq!(field(&server, "NoNewPrivs"), ["1"]);
+    let warned = server
+        .log()
+        .iter()
+        .any(|line| line.contains("runs as root"));
+    assert_eq!(warned, geteuid().is_root());
+}
+
+#[test]
+fn a_data_directory_is_made_for_the_user_and_one_of_somebody_else_is_refused() {
+    let Some(nobody) = nobody() else { return };
+    let wharf = wharf();
+    open_to_all(wharf.scratch().parent().expect("a parent"));
+    let server = wharf.serve(&["--user", "nobody"]);
+    drop(server);
+    let owner = |path: &str| {
+        std::fs::metadata(wharf.data().join(path))
+            .expect("is there")
+            .uid()
+    };
+    for path in ["", "wharf.db", "homes", "tls/private_key.pem"] {
+        assert_eq!(owner(path), nobody.uid.as_raw(), "{path}");
+    }
+
+    chown(wharf.data().join("homes"), Some(0), Some(0)).expect("root may");
+    let refused = |user: &str, expected: &str| {
+        let arguments = ["serve", "--ftp", "127.0.0.1:0", "--user", user];
+        let (success, _, errors) = wharf.run(&arguments, "");
+        assert!(!success);
+        assert!(
+            errors.lines().last().expect("a line").contains(expected),
+            "{errors}"
+        );
+    };
+    refused("nobody", "give it to them with: chown -R nobody: ");
+    refused("root", "choose a user without privileges");
+    refused("no-such-user", "no such user");
+}
