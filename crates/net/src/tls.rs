@@ -419,6 +419,11 @@ impl TlsStream {
         format!("{} {}", version.unwrap_or("TLS"), suite.unwrap_or_default())
     }
 
+    /// Whether the handshake resumed the session of an earlier connection.
+    pub fn is_resumed(&self) -> bool {
+        self.session().handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
     pub(crate) fn below(&self) -> &Stream {
         self.below.get_ref().0
     }

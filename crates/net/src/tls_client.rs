@@ -5,28 +5,30 @@
 //! joining connections to their first one expect. All of them must show the
 //! certificate that the first one showed.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
-use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
+use tokio_rustls::rustls::client::{
+    ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+    WebPkiServerVerifier,
+};
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
 };
 use tokio_rustls::rustls::{
-    self, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    self, CertificateError, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore,
+    SignatureScheme,
 };
 use tokio_rustls::{TlsConnector, TlsStream as RustlsStream};
 
 use crate::Stream;
 use crate::tls::{BareEnd, TlsStream};
-
-/// Sessions that are remembered: one for each connection that joins, and some more.
-const SESSIONS: usize = 64;
 
 /// How a client speaks TLS with a server.
 pub struct TlsClientOptions {
@@ -48,6 +50,7 @@ pub struct TlsClient {
     first: Arc<ClientConfig>,
     joining: Arc<ClientConfig>,
     judge: Arc<Judge>,
+    sessions: Arc<Sessions>,
     name: ServerName<'static>,
 }
 
@@ -97,13 +100,16 @@ impl TlsClient {
                 .with_client_auth_cert(chain, key)
                 .map_err(TlsClientError::Options)?,
         };
-        joining.resumption = Resumption::in_memory_sessions(SESSIONS);
+        let sessions = Arc::new(Sessions::default());
+        joining.resumption =
+            Resumption::store(Arc::clone(&sessions) as Arc<dyn ClientSessionStore>);
         let mut first = joining.clone();
         first.alpn_protocols = options.protocols;
         Ok(Self {
             first: Arc::new(first),
             joining: Arc::new(joining),
             judge,
+            sessions,
             name,
         })
     }
@@ -114,15 +120,25 @@ impl TlsClient {
     /// # Errors
     /// [`HandshakeError`].
     pub async fn connect(&self, stream: Stream) -> Result<Stream, HandshakeError> {
-        self.handshake(&self.first, stream).await
+        self.handshake(&self.first, stream, BareEnd::Tolerated)
+            .await
     }
 
-    /// Makes the handshake of a connection that joins the first, resuming its session.
+    /// Makes the handshake of a connection that joins the first, resuming its
+    /// session as long as [`TlsClient::can_resume`]. An end of it without
+    /// `close_notify` is an error: somebody may have cut it.
     ///
     /// # Errors
     /// [`HandshakeError`].
     pub async fn connect_joining(&self, stream: Stream) -> Result<Stream, HandshakeError> {
-        self.handshake(&self.joining, stream).await
+        self.handshake(&self.joining, stream, BareEnd::Refused)
+            .await
+    }
+
+    /// Whether the next connection that joins can resume the session. With TLS
+    /// 1.3 each ticket serves once (RFC 8446 §C.4), and the server decides how many it gives.
+    pub fn can_resume(&self) -> bool {
+        self.sessions.can_resume()
     }
 
     /// Why the server is trusted, once it is.
@@ -134,14 +150,12 @@ impl TlsClient {
         &self,
         config: &Arc<ClientConfig>,
         stream: Stream,
+        bare_end: BareEnd,
     ) -> Result<Stream, HandshakeError> {
         let connector = TlsConnector::from(Arc::clone(config));
         // The future is boxed: it is large, and its session outlives it by far.
         match Box::pin(connector.connect(self.name.clone(), stream)).await {
-            Ok(stream) => Ok(TlsStream::wrap(
-                RustlsStream::Client(stream),
-                BareEnd::Tolerated,
-            )),
+            Ok(stream) => Ok(TlsStream::wrap(RustlsStream::Client(stream), bare_end)),
             Err(error) => {
                 let refused = self.judge.refused().take();
                 Err(match refused {
@@ -266,7 +280,7 @@ struct Judge {
 }
 
 impl Judge {
-    fn refused(&self) -> std::sync::MutexGuard<'_, Option<(CertificateDer<'static>, Distrust)>> {
+    fn refused(&self) -> MutexGuard<'_, Option<(CertificateDer<'static>, Distrust)>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -334,6 +348,71 @@ impl ServerCertVerifier for Judge {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+/// What the connections with one server can resume. Rustls' own store keeps
+/// sessions of many servers and does not tell whether there is one.
+#[derive(Debug, Default)]
+struct Sessions {
+    /// A lock because connections that join run side by side; never held across an await.
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    group: Option<NamedGroup>,
+    /// Serves as often as it is wanted.
+    tls12: Option<Tls12ClientSessionValue>,
+    /// Each serves once; the newest is last and goes first, as it expires last.
+    tickets: VecDeque<Tls13ClientSessionValue>,
+}
+
+/// Tickets that are kept: servers give two to four at once, some one more with each connection.
+const MAX_TICKETS: usize = 64;
+
+impl Sessions {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn can_resume(&self) -> bool {
+        let kept = self.kept();
+        kept.tls12.is_some() || !kept.tickets.is_empty()
+    }
+}
+
+impl ClientSessionStore for Sessions {
+    fn set_kx_hint(&self, _server: ServerName<'static>, group: NamedGroup) {
+        self.kept().group = Some(group);
+    }
+
+    fn kx_hint(&self, _server: &ServerName<'_>) -> Option<NamedGroup> {
+        self.kept().group
+    }
+
+    fn set_tls12_session(&self, _server: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.kept().tls12 = Some(value);
+    }
+
+    fn tls12_session(&self, _server: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.kept().tls12.clone()
+    }
+
+    fn remove_tls12_session(&self, _server: &ServerName<'static>) {
+        self.kept().tls12 = None;
+    }
+
+    fn insert_tls13_ticket(&self, _server: ServerName<'static>, value: Tls13ClientSessionValue) {
+        let mut kept = self.kept();
+        if kept.tickets.len() == MAX_TICKETS {
+            kept.tickets.pop_front();
+        }
+        kept.tickets.push_back(value);
+    }
+
+    fn take_tls13_ticket(&self, _server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.kept().tickets.pop_back()
     }
 }
 
@@ -450,8 +529,15 @@ mod tests {
             BareEnd::Refused,
         );
         let (joined, connected) = tokio::join!(accept, client.connect_joining(mine.into()));
-        connected.expect("is trusted");
-        assert_eq!(joined.expect("joins").resumption, Resumed::Own);
+        let joined = joined.expect("joins");
+        assert_eq!(joined.resumption, Resumed::Own);
+        let mut connected = connected.expect("is trusted");
+        assert!(connected.as_tls().expect("is encrypted").is_resumed());
+        assert!(!near.as_tls().expect("is encrypted").is_resumed());
+        // An end that anybody could have made is none.
+        drop(joined.stream);
+        let end = connected.read(&mut [0]).await.expect_err("was cut");
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
 
         let (mine, theirs) = tokio::io::duplex(1 << 16);
         let accept = impostor.accept(theirs.into(), owner);
@@ -466,6 +552,29 @@ mod tests {
             ),
             "{connected:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_ticket_serves_once() {
+        let (server, certificate) = make_server();
+        let client = client("localhost", &[&certificate], None);
+        let (mut near, mut far) = meet(&server, &client).await.expect("is trusted");
+        assert!(!client.can_resume());
+        far.write_all(b"220").await.expect("written");
+        far.flush().await.expect("written");
+        near.read_exact(&mut [0; 3]).await.expect("read");
+        let mut resumed = 0;
+        while client.can_resume() {
+            let (mine, theirs) = tokio::io::duplex(1 << 16);
+            let owner = TicketOwner::new(OWNER);
+            let foreign = ForeignTickets::Reported;
+            let accept = server.accept_joining(theirs.into(), owner, foreign, BareEnd::Refused);
+            let (joined, _) = tokio::join!(accept, client.connect_joining(mine.into()));
+            assert_eq!(joined.expect("joins").resumption, Resumed::Own);
+            resumed += 1;
+        }
+        // What the server gives.
+        assert_eq!(resumed, 4);
     }
 
     #[test]
