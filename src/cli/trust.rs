@@ -11,8 +11,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use wharf_client::{
-    ClientError, Encryption, EncryptionPolicy, Known, Scheme, Stranger, Trust, find_known,
-    known_line,
+    BoundServers, ClientError, Encryption, EncryptionPolicy, Known, Scheme, Stranger, Trust,
+    find_known, known_line,
 };
 
 use crate::cli::CliError;
@@ -83,6 +83,7 @@ impl TlsArgs {
                 path: self.known_hosts.clone().or_else(default_path),
                 accept_new: self.accept_new,
             }),
+            bound: BoundServers::default(),
         })))
     }
 }
@@ -171,7 +172,7 @@ impl Trust for KnownHosts {
         write().map_err(|error| Self::failed(path, error))
     }
 
-    fn accept<'a>(&'a self, server: &'a str, stranger: Stranger) -> BoxFuture<'a, bool> {
+    fn accept<'a>(&'a self, server: &'a str, stranger: &'a Stranger) -> BoxFuture<'a, bool> {
         async move {
             if self.accept_new {
                 eprintln!(
@@ -183,8 +184,8 @@ impl Trust for KnownHosts {
             if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
                 return false;
             }
-            let server = server.to_owned();
-            tokio::task::spawn_blocking(move || ask(&server, stranger).unwrap_or(false))
+            let (server, stranger) = (server.to_owned(), stranger.clone());
+            tokio::task::spawn_blocking(move || ask(&server, &stranger).unwrap_or(false))
                 .await
                 .unwrap_or(false)
         }
@@ -193,7 +194,7 @@ impl Trust for KnownHosts {
 }
 
 /// Asks the person at the terminal; the whole word is needed.
-fn ask(server: &str, stranger: Stranger) -> io::Result<bool> {
+fn ask(server: &str, stranger: &Stranger) -> io::Result<bool> {
     eprintln!(
         "The certificate of {server} is not trusted: {}.\nIts fingerprint is {}.",
         stranger.reason, stranger.fingerprint

@@ -77,6 +77,14 @@ pub enum ClientError {
     /// That of a data connection.
     #[error("cannot encrypt a data connection")]
     DataHandshake(#[source] HandshakeError),
+    /// The server takes no data connection that does not resume its session.
+    #[error("the server wants data connections to resume their TLS session: {said}")]
+    NotResumed {
+        /// What it said.
+        said: Said,
+        /// Whether earlier connections of the session did, so that those of another one will.
+        may_pass: bool,
+    },
     /// Nothing vouches for the server, and it was never met.
     #[error("the certificate of {server} is not trusted: {}; its fingerprint is {}. If that is the server's, --accept-new remembers it", .stranger.reason, .stranger.fingerprint)]
     UnknownServer {
@@ -241,6 +249,7 @@ impl ClientError {
             | Self::EncryptionSettings(_)
             | Self::Handshake(_)
             | Self::DataHandshake(_)
+            | Self::NotResumed { .. }
             | Self::UnknownServer { .. }
             | Self::ServerChanged { .. } => ErrorKind::Encryption,
             Self::Protocol(_) => ErrorKind::Protocol,
@@ -263,6 +272,7 @@ impl ClientError {
             | Self::Timeout { .. }
             | Self::TooManyConnections(_)
             | Self::TryLater(_) => true,
+            Self::NotResumed { may_pass, .. } => *may_pass,
             // Servers use 5xx for passing troubles too, and say so in words.
             Self::Refused(said) => said.sounds_transient(),
             _ => false,
@@ -283,6 +293,7 @@ impl ClientError {
                 | Self::NotEncrypted { .. }
                 | Self::Handshake(_)
                 | Self::DataHandshake(_)
+                | Self::NotResumed { .. }
                 | Self::UnknownServer { .. }
                 | Self::ServerChanged { .. }
                 | Self::Protocol(_)

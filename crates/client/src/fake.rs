@@ -2,8 +2,9 @@
 //! files in memory and a script of what it does wrong.
 //!
 //! Without a script it behaves: MLST and MLSD, or LIST in the manner of vsftpd,
-//! REST, HASH with RANG, SITE PARTIAL, passive and active mode. [`Act`]s replace
-//! single answers, by the begin of the command line that they answer.
+//! REST, HASH with RANG, SITE PARTIAL, passive and active mode, TLS where it is
+//! given a certificate. [`Act`]s replace single answers, by the begin of the
+//! command line that they answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,12 +15,13 @@ use std::time::{Duration, SystemTime};
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use rustls_pki_types::PrivateKeyDer;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wharf_model::{DigestAlgorithm, Hasher, Secret, VirtualPath};
+use wharf_net::{BareEnd, ForeignTickets, Resumption, Stream, TicketOwner, TlsOptions, TlsServer};
 use wharf_proto::ftp::address::{parse_eprt, parse_port};
 use wharf_proto::time::{encode_time, parse_time};
 
@@ -59,6 +61,41 @@ pub(crate) enum Act {
     Cut(usize, After),
     /// Says 226 before it sends the first byte.
     EndBeforeData,
+    /// Agrees to AUTH, and sends these bytes in the clear behind its reply.
+    Inject(&'static str),
+}
+
+/// How the server speaks TLS.
+#[derive(Clone, Default)]
+struct Tls {
+    identity: Option<Arc<Identity>>,
+    /// For control connections; without it AUTH is refused.
+    control: Option<Arc<TlsServer>>,
+    /// For data connections.
+    data: Option<Arc<TlsServer>>,
+    /// From the first byte on.
+    is_implicit: bool,
+    /// Data connections must resume their session.
+    is_bound: bool,
+}
+
+/// A certificate for the host of [`FakeServer::connector`], with its key.
+type Identity = rcgen::CertifiedKey<rcgen::KeyPair>;
+
+fn new_identity() -> Identity {
+    rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made")
+}
+
+fn tls_server(identity: &Identity) -> Arc<TlsServer> {
+    let key = identity.signing_key.serialize_der();
+    let server = TlsServer::new(TlsOptions {
+        chain: vec![identity.cert.der().clone()],
+        key: PrivateKeyDer::try_from(key).expect("a key"),
+        protocols: vec![b"ftp".to_vec()],
+        joining_protocols: Vec::new(),
+        clients: None,
+    });
+    Arc::new(server.expect("usable"))
 }
 
 /// How a cut transfer ends.
@@ -78,6 +115,7 @@ struct State {
     features: Vec<&'static str>,
     rules: Vec<Rule>,
     log: Vec<String>,
+    tls: Tls,
 }
 
 #[derive(Clone)]
@@ -133,6 +171,7 @@ impl FakeServer {
             features: features.to_vec(),
             rules: Vec::new(),
             log: Vec::new(),
+            tls: Tls::default(),
         }));
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&state)));
@@ -213,7 +252,40 @@ impl FakeServer {
         });
     }
 
-    /// The commands so far that start with `begin`.
+    /// Gives the server a new certificate; from now on it offers TLS.
+    pub(crate) fn set_new_certificate(&self) {
+        let identity = new_identity();
+        let server = tls_server(&identity);
+        let mut state = self.lock();
+        state.tls.control = Some(Arc::clone(&server));
+        state.tls.data = Some(server);
+        state.tls.identity = Some(Arc::new(identity));
+    }
+
+    /// Data connections can resume nothing from now on.
+    pub(crate) fn forget_tickets(&self) {
+        let mut state = self.lock();
+        let identity = state.tls.identity.clone().expect("a certificate");
+        state.tls.data = Some(tls_server(&identity));
+    }
+
+    /// Somebody else waits for the data connections.
+    pub(crate) fn let_a_stranger_take_data_connections(&self) {
+        self.lock().tls.data = Some(tls_server(&new_identity()));
+    }
+
+    /// TLS comes before the greeting.
+    pub(crate) fn make_tls_implicit(&self) {
+        self.lock().tls.is_implicit = true;
+    }
+
+    /// A data connection that does not resume its session gets 522.
+    pub(crate) fn bind_data_connections(&self) {
+        self.lock().tls.is_bound = true;
+    }
+
+    /// The commands so far that start with `begin`. `TLS` stands for the
+    /// handshake of a data connection, `CUT` for the cut of an upload.
     pub(crate) fn commands(&self, begin: &str) -> Vec<String> {
         let state = self.lock();
         let of_interest = state.log.iter().filter(|line| line.starts_with(begin));
@@ -388,9 +460,10 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
         let state = Arc::clone(&state);
         sessions.spawn(async move {
             let local = socket.local_addr().expect("an address");
-            let (read, control) = socket.into_split();
             let session = Session {
-                control,
+                control: Some(BufReader::new(Stream::from(socket))),
+                owner: TicketOwner::new(rand_owner()),
+                protects_data: false,
                 local,
                 state,
                 directory: "/".to_owned(),
@@ -399,13 +472,17 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
                 data: Data::None,
             };
             // A client that goes away ends a session, in whatever state.
-            let _ = session.run(BufReader::new(read)).await;
+            let _ = session.run().await;
         });
     }
 }
 
 struct Session {
-    control: OwnedWriteHalf,
+    /// Invariant: `Some` but for the time of a handshake.
+    control: Option<BufReader<Stream>>,
+    owner: TicketOwner,
+    /// PROT P.
+    protects_data: bool,
     local: SocketAddr,
     state: Arc<Mutex<State>>,
     directory: String,
@@ -424,15 +501,35 @@ enum Data {
 type Step = io::Result<()>;
 
 impl Session {
-    async fn run(mut self, mut lines: BufReader<tokio::net::tcp::OwnedReadHalf>) -> io::Result<()> {
+    async fn run(mut self) -> io::Result<()> {
+        let is_implicit = self.lock().tls.is_implicit;
+        if is_implicit {
+            self.encrypt().await?;
+        }
         self.answer("CONNECT").await?;
         let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line).await? > 0 {
+        while self.control().read_until(b'\n', &mut line).await? > 0 {
             let text = String::from_utf8_lossy(&line);
             let text = text.trim_end_matches(['\r', '\n']).to_owned();
             line.clear();
-            self.answer(&text).await?;
+            match self.answer(&text).await {
+                // A data connection was refused, and the session goes on.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                result => result?,
+            }
         }
+        Ok(())
+    }
+
+    fn control(&mut self) -> &mut BufReader<Stream> {
+        self.control.as_mut().expect("no handshake is under way")
+    }
+
+    async fn encrypt(&mut self) -> Step {
+        let stream = self.control.take().expect("a connection").into_inner();
+        let server = self.lock().tls.control.clone().expect("a certificate");
+        let stream = server.accept(stream, self.owner).await?;
+        self.control = Some(BufReader::new(stream));
         Ok(())
     }
 
@@ -443,7 +540,7 @@ impl Session {
             Some(Act::Silence) => std::future::pending().await,
             Some(Act::HangUp) => Err(io::ErrorKind::ConnectionAborted.into()),
             Some(Act::Babble(bytes)) => loop {
-                self.control.write_all(bytes).await?;
+                self.control().get_mut().write_all(bytes).await?;
             },
             Some(Act::Data(bytes)) => self.send(bytes, None).await,
             Some(Act::EndlessData(bytes)) => {
@@ -477,6 +574,20 @@ impl Session {
         let path = self.absolute(argument);
         match verb {
             "CONNECT" => self.say("220 Ready.").await,
+            "AUTH" if self.lock().tls.control.is_some() => {
+                let behind = match act {
+                    Some(Act::Inject(words)) => words,
+                    _ => "",
+                };
+                self.say(["234 Go on.", behind].join("\r\n").trim_end())
+                    .await?;
+                self.encrypt().await
+            }
+            "PBSZ" => self.say("200 Fine.").await,
+            "PROT" => {
+                self.protects_data = argument == "P";
+                self.say("200 Fine.").await
+            }
             "USER" => self.say("331 Password?").await,
             "PASS" => self.say("230 Welcome.").await,
             "FEAT" => self.features().await,
@@ -634,11 +745,16 @@ impl Session {
         match act {
             Some(Act::Cut(bytes, after)) => {
                 data.write_all(&content[..bytes]).await?;
+                data.flush().await?;
                 self.end_cut(data, after).await
             }
-            Some(Act::EndBeforeData) => data.write_all(content).await,
+            Some(Act::EndBeforeData) => {
+                data.write_all(content).await?;
+                data.shutdown().await
+            }
             _ => {
                 data.write_all(content).await?;
+                data.shutdown().await?;
                 drop(data);
                 self.say("226 Done.").await
             }
@@ -661,7 +777,11 @@ impl Session {
             Some(Act::Cut(bytes, _)) => bytes as u64,
             _ => u64::MAX,
         };
-        (&mut data).take(limit).read_to_end(&mut content).await?;
+        let read = (&mut data).take(limit).read_to_end(&mut content).await;
+        if let Err(error) = read {
+            self.lock().log.push(format!("CUT {:?}", error.kind()));
+            return Err(error);
+        }
         let file = FakeFile {
             content,
             modified: SystemTime::now(),
@@ -671,41 +791,57 @@ impl Session {
         match act {
             Some(Act::Cut(_, after)) => self.end_cut(data, after).await,
             _ => {
+                data.shutdown().await?;
                 drop(data);
                 self.say("226 Done.").await
             }
         }
     }
 
-    async fn end_cut(&mut self, data: TcpStream, after: After) -> Step {
+    async fn end_cut(&mut self, data: Stream, after: After) -> Step {
         match after {
             After::Say(words) => {
                 drop(data);
                 self.say(words).await
             }
             After::Reset => {
-                socket2::SockRef::from(&data).set_linger(Some(Duration::ZERO))?;
+                data.set_reset_on_drop(true);
                 Err(io::ErrorKind::ConnectionReset.into())
             }
             After::Stall => std::future::pending().await,
         }
     }
 
-    async fn open_data(&mut self) -> io::Result<TcpStream> {
-        match std::mem::replace(&mut self.data, Data::None) {
-            Data::Passive(listener) => Ok(listener.accept().await?.0),
+    async fn open_data(&mut self) -> io::Result<Stream> {
+        let socket = match std::mem::replace(&mut self.data, Data::None) {
+            Data::Passive(listener) => listener.accept().await?.0,
             Data::Active(address) => {
                 assert_eq!(address.ip(), self.local.ip());
-                TcpStream::connect(address).await
+                TcpStream::connect(address).await?
             }
             Data::None => panic!("a transfer without a data connection"),
+        };
+        if !self.protects_data {
+            return Ok(socket.into());
         }
+        let tls = self.lock().tls.clone();
+        let server = tls.data.expect("a certificate");
+        let foreign = ForeignTickets::Reported;
+        let joined = server
+            .accept_joining(socket.into(), self.owner, foreign, BareEnd::Refused)
+            .await?;
+        self.lock().log.push(format!("TLS {:?}", joined.resumption));
+        if tls.is_bound && joined.resumption != Resumption::Own {
+            self.say("522 Resume the session.").await?;
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(joined.stream)
     }
 
     async fn say(&mut self, words: &str) -> Step {
-        self.control
-            .write_all(format!("{words}\r\n").as_bytes())
-            .await
+        let control = self.control().get_mut();
+        control.write_all(format!("{words}\r\n").as_bytes()).await?;
+        control.flush().await
     }
 
     fn absolute(&self, argument: &str) -> String {
@@ -762,6 +898,12 @@ impl FakeFile {
             }
         )
     }
+}
+
+fn rand_owner() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("randomness");
+    bytes
 }
 
 fn parent(path: &str) -> String {

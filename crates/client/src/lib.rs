@@ -26,7 +26,10 @@ pub use batch::{Summary, Work, run_batch};
 pub use error::{ClientError, ErrorKind, Said, Waiting};
 pub use expand::{Found, expand, list, stat};
 pub use filter::{Filter, InvalidPattern};
-pub use ftp::{Credentials, DataMode, Deadlines, FtpServer};
+pub use ftp::{
+    Credentials, DataMode, Deadlines, FtpServer, MissingFeature, PassiveKind, PassiveOffer, Probe,
+    ProbedSession, TlsFacts, TrustedAs,
+};
 pub use limit::RateLimit;
 pub use local::{CommitOptions, LocalEntry, LocalSource, LocalTree, PartialFile};
 pub use mirror::{MirrorEnds, MirrorOptions, make_directories, mirror};
@@ -45,8 +48,8 @@ pub use remote::{
 };
 pub use transfer::{Download, Listed, TransferOptions, Transfers, Upload};
 pub use trust::{
-    Encryption, EncryptionPolicy, Fingerprint, InvalidFingerprint, Known, Stranger, Trust,
-    find_known, known_line, server_name,
+    BoundServers, Encryption, EncryptionPolicy, Fingerprint, InvalidFingerprint, Known, Stranger,
+    Trust, find_known, known_line, server_name,
 };
 pub use url::{RemoteUrl, Scheme, UrlComponent, UrlError, UrlPart, UrlPath};
 pub use walk::{TreeEntry, WalkOptions, below, walk_local, walk_remote};

@@ -113,7 +113,9 @@ impl Pool {
     async fn idle_session(&self) -> Option<Box<dyn Remote>> {
         loop {
             let (mut session, since) = self.lock_idle().pop()?;
-            if since.elapsed() < FRESH || session.check().await.is_ok() {
+            let is_there =
+                session.is_usable() && (since.elapsed() < FRESH || session.check().await.is_ok());
+            if is_there {
                 return Some(session);
             }
             self.alive.fetch_sub(1, Ordering::Relaxed);

@@ -1,8 +1,9 @@
 //! Which servers are trusted: by an authority, or because they were met before.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,6 +23,8 @@ pub struct Encryption {
     pub identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     /// What is known about servers.
     pub trust: Arc<dyn Trust>,
+    /// What was found out about their data connections.
+    pub bound: BoundServers,
 }
 
 /// When a connection is encrypted.
@@ -46,6 +49,26 @@ pub enum Known {
     ByFingerprint(Fingerprint),
 }
 
+/// Servers that take a data connection only if it resumes its session's TLS,
+/// as long as the process lives. A session with one of them ends when it has
+/// nothing left to resume: with TLS 1.3 each ticket serves once.
+#[derive(Debug, Default)]
+pub struct BoundServers(Mutex<BTreeSet<String>>);
+
+impl BoundServers {
+    pub(crate) fn contains(&self, server: &str) -> bool {
+        self.lock().contains(server)
+    }
+
+    pub(crate) fn insert(&self, server: &str) {
+        self.lock().insert(server.to_owned());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Remembers servers.
 pub trait Trust: Send + Sync + fmt::Debug {
     /// What is known about `server`, written `host:port`.
@@ -61,13 +84,15 @@ pub trait Trust: Send + Sync + fmt::Debug {
     fn remember(&self, server: &str, known: Known) -> Result<(), ClientError>;
 
     /// Whether a server that nothing vouches for is trusted from now on.
-    fn accept<'a>(&'a self, server: &'a str, stranger: Stranger) -> BoxFuture<'a, bool>;
+    fn accept<'a>(&'a self, server: &'a str, stranger: &'a Stranger) -> BoxFuture<'a, bool>;
 }
 
 /// A server that nothing vouches for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
-    /// Of its certificate.
+    /// What it showed.
+    pub certificate: CertificateDer<'static>,
+    /// Of that certificate.
     pub fingerprint: Fingerprint,
     /// Why no authority vouches for it.
     pub reason: Distrust,

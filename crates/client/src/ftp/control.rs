@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use wharf_model::PathError;
-use wharf_net::Stream;
+use wharf_net::{Stream, TlsStream};
 use wharf_proto::ftp::command::encode_command;
 use wharf_proto::ftp::reply::{Reply, ReplyCode, ReplyDecoder};
 
@@ -68,6 +68,11 @@ impl Control {
         );
         secured.owed = false;
         Ok(secured)
+    }
+
+    /// The encryption, if there is one.
+    pub(super) fn tls(&self) -> Option<&TlsStream> {
+        self.stream.as_tls()
     }
 
     /// Whether every command has had its reply and the server has not hung up.

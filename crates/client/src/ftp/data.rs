@@ -15,6 +15,7 @@ use wharf_proto::ftp::reply::{Reply, ReplyCode};
 
 use super::control::Control;
 use super::refusal::refusal;
+use super::secure::{Securing, has_resumed};
 use super::{DataMode, FtpSession};
 use crate::error::{ClientError, Waiting};
 use crate::remote::{Answer, RemoteRead, RemoteWrite, WriteStart};
@@ -26,6 +27,15 @@ pub(super) enum PassiveCommand {
     Extended,
     /// PASV, after EPSV has failed.
     Plain,
+}
+
+/// Where a server waits for a data connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassiveOffer {
+    /// The address in its reply, which is not believed. EPSV has none.
+    pub named: Option<SocketAddr>,
+    /// Where the client connects.
+    pub target: SocketAddr,
 }
 
 /// A data connection before the command that uses it.
@@ -66,6 +76,7 @@ impl FtpSession {
         Ok(FtpWrite {
             stall: self.server.deadlines.stall,
             control: &mut self.control,
+            securing: self.securing.as_ref(),
             data,
         })
     }
@@ -84,6 +95,7 @@ impl FtpSession {
         FtpRead {
             stall: self.server.deadlines.stall,
             control: &mut self.control,
+            securing: self.securing.as_ref(),
             data,
         }
     }
@@ -110,14 +122,20 @@ impl FtpSession {
             Prepared::Connected(stream) => stream,
             Prepared::Listening(listener) => self.accept(listener).await?,
         };
-        match &self.securing {
-            None => Ok(stream),
-            Some(securing) => match securing.data(stream).await {
-                Err(ClientError::DataHandshake(error @ HandshakeError::Failed(_))) => {
-                    Err(explain(&mut self.control, io::Error::other(error)).await)
-                }
-                other => other,
-            },
+        let Some(securing) = &self.securing else {
+            return Ok(stream);
+        };
+        match securing.data(stream).await {
+            Ok(stream) => {
+                self.data_resumed = Some(has_resumed(&stream));
+                Ok(stream)
+            }
+            // With TLS 1.2 a server may refuse what does not resume by an alert.
+            Err(ClientError::DataHandshake(error @ HandshakeError::Failed(_))) => {
+                let error = explain(&mut self.control, io::Error::other(error)).await;
+                Err(securing.explain_unresumed(error))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -152,32 +170,52 @@ impl FtpSession {
     }
 
     async fn connect_with_epsv(&mut self) -> Result<Stream, ClientError> {
+        let offer = self.ask_epsv().await?;
+        self.dial_data(offer.target).await
+    }
+
+    async fn connect_with_pasv(&mut self) -> Result<Stream, ClientError> {
+        let offer = self.ask_pasv().await?;
+        self.dial_data(offer.target).await
+    }
+
+    pub(super) async fn ask_epsv(&mut self) -> Result<PassiveOffer, ClientError> {
         let reply = self.control.exchange("EPSV", b"").await?;
         if reply.code() != ReplyCode::EXTENDED_PASSIVE {
             return Err(unexpected(&reply));
         }
         let port = parse_epsv(reply.text())
             .ok_or_else(|| ClientError::Protocol("the 229 reply names no port".to_owned()))?;
-        self.dial_data(port).await
+        Ok(PassiveOffer {
+            named: None,
+            target: self.data_address(port),
+        })
     }
 
     /// The address in a 227 reply is not believed: it is wrong behind address
     /// translation, and a hostile one would have this client connect to
     /// someone else. The data connection goes where the control connection
     /// went (the default of curl, `--ftp-skip-pasv-ip`).
-    async fn connect_with_pasv(&mut self) -> Result<Stream, ClientError> {
+    pub(super) async fn ask_pasv(&mut self) -> Result<PassiveOffer, ClientError> {
         let reply = self.control.exchange("PASV", b"").await?;
         if !reply.code().is_completion() {
             return Err(unexpected(&reply));
         }
         let address = parse_pasv(reply.text())
             .ok_or_else(|| ClientError::Protocol("the 227 reply names no port".to_owned()))?;
-        self.dial_data(address.port()).await
+        Ok(PassiveOffer {
+            named: Some(address),
+            target: self.data_address(address.port()),
+        })
     }
 
-    async fn dial_data(&mut self, port: u16) -> Result<Stream, ClientError> {
+    fn data_address(&self, port: u16) -> SocketAddr {
         let mut address = self.control.peer;
         address.set_port(port);
+        address
+    }
+
+    pub(super) async fn dial_data(&self, address: SocketAddr) -> Result<Stream, ClientError> {
         let deadline = self.server.deadlines.data_connect;
         let socket = timeout(deadline, TcpStream::connect(address))
             .await
@@ -250,6 +288,7 @@ async fn accept_from(listener: &TcpListener, server: IpAddr) -> io::Result<TcpSt
 #[derive(Debug)]
 pub(super) struct FtpRead<'s> {
     control: &'s mut Control,
+    securing: Option<&'s Securing>,
     data: Stream,
     stall: Duration,
 }
@@ -261,13 +300,19 @@ impl FtpRead<'_> {
             .map_err(|_| stalled(self.stall))?;
         match read {
             Ok(count) => Ok(count),
-            Err(error) => Err(explain(self.control, error).await),
+            Err(error) => {
+                let error = explain(self.control, error).await;
+                Err(explain_unresumed(self.securing, &self.data, error))
+            }
         }
     }
 
-    pub(super) async fn hear_end(self) -> Result<(), ClientError> {
-        drop(self.data);
-        hear_end(self.control, self.stall).await
+    pub(super) async fn hear_end(mut self) -> Result<(), ClientError> {
+        // Servers may wait for close_notify (vsftpd, `strict_ssl_write_shutdown`);
+        // one that is gone already needs none.
+        let _ = timeout(GOODBYE, self.data.shutdown()).await;
+        let verdict = hear_end(self.control, self.stall).await;
+        verdict.map_err(|error| explain_unresumed(self.securing, &self.data, error))
     }
 }
 
@@ -288,14 +333,20 @@ impl RemoteRead for FtpRead<'_> {
 #[derive(Debug)]
 pub(super) struct FtpWrite<'s> {
     control: &'s mut Control,
+    securing: Option<&'s Securing>,
     data: Stream,
     stall: Duration,
 }
 
 impl FtpWrite<'_> {
+    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        let written = self.write_listening(bytes).await;
+        written.map_err(|error| explain_unresumed(self.securing, &self.data, error))
+    }
+
     /// Writes while it listens for the server's verdict: over quota, it may
     /// say so at once and leave the data connection standing.
-    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+    async fn write_listening(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let written = tokio::select! {
@@ -319,6 +370,11 @@ impl FtpWrite<'_> {
     }
 
     async fn hear_end(mut self) -> Result<(), ClientError> {
+        let verdict = self.end().await;
+        verdict.map_err(|error| explain_unresumed(self.securing, &self.data, error))
+    }
+
+    async fn end(&mut self) -> Result<(), ClientError> {
         self.data.set_reset_on_drop(false);
         let ended = timeout(self.stall, async {
             self.data.flush().await?;
@@ -329,11 +385,25 @@ impl FtpWrite<'_> {
             Ok(Err(error)) => return Err(explain(self.control, error).await),
             Err(_) => return Err(stalled(self.stall)),
         }
-        // Closed after the verdict: closing with TLS tickets unread would reset the
-        // connection, and the server could lose what it has not read yet.
-        let verdict = hear_end(self.control, self.stall).await;
-        drop(self.data);
-        verdict
+        hear_end(self.control, self.stall).await?;
+        // Read to its end, which is there by now: what the server sends with TLS are
+        // tickets for the next data connections. Closing over something unread would
+        // reset the connection besides.
+        let mut rest = tokio::io::sink();
+        let _ = timeout(GOODBYE, tokio::io::copy(&mut self.data, &mut rest)).await;
+        Ok(())
+    }
+}
+
+/// What `error` means on a data connection that may not have resumed its session.
+fn explain_unresumed(
+    securing: Option<&Securing>,
+    data: &Stream,
+    error: ClientError,
+) -> ClientError {
+    match securing {
+        Some(securing) if !has_resumed(data) => securing.explain_unresumed(error),
+        _ => error,
     }
 }
 
@@ -415,6 +485,9 @@ fn stalled(after: Duration) -> ClientError {
         after,
     }
 }
+
+/// How long a data connection that is of no more use may take to end.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// How long a server may take to say why it has cut a data connection.
 const LAST_WORDS: Duration = Duration::from_secs(5);

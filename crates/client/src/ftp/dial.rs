@@ -21,14 +21,7 @@ pub(super) async fn dial(
     deadline: Duration,
 ) -> Result<TcpStream, ClientError> {
     let attempt = async {
-        let addresses =
-            lookup_host((host, port))
-                .await
-                .map_err(|source| ClientError::UnknownHost {
-                    host: host.to_owned(),
-                    source,
-                })?;
-        race(by_turns(addresses.collect()))
+        race(addresses(host, port).await?)
             .await
             .map_err(|source| ClientError::Connect {
                 host: host.to_owned(),
@@ -42,6 +35,16 @@ pub(super) async fn dial(
             waiting: Waiting::Connect,
             after: deadline,
         })?
+}
+
+/// The addresses of `host` in the order in which they are tried. Has no deadline of its own.
+pub(super) async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError> {
+    let found = lookup_host((host, port)).await;
+    let found = found.map_err(|source| ClientError::UnknownHost {
+        host: host.to_owned(),
+        source,
+    })?;
+    Ok(by_turns(found.collect()))
 }
 
 async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {

@@ -27,6 +27,15 @@ pub(super) struct Features {
     pub(super) partials: bool,
 }
 
+/// Something that a server does not offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissingFeature {
+    /// Its name in the reply to FEAT.
+    pub name: &'static str,
+    /// How the client does without.
+    pub cost: &'static str,
+}
+
 impl Features {
     /// Reads the lines of a FEAT reply.
     pub(super) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Self {
@@ -88,6 +97,49 @@ impl Features {
             .iter()
             .find(|(known, _)| *known == algorithm)
             .map(|(_, verb)| *verb)
+    }
+
+    /// What the client would use and the server does not list.
+    pub(super) fn missing(&self) -> Vec<MissingFeature> {
+        let row = |is_there: bool, name, cost| (!is_there).then_some(MissingFeature { name, cost });
+        let has_digest = !self.abilities().digests.is_empty();
+        [
+            row(
+                self.facts,
+                "MLSD",
+                "sizes and times are read from LIST, as people are shown them",
+            ),
+            row(self.size, "SIZE", "sizes are taken from listings"),
+            row(
+                self.mdtm || self.facts,
+                "MDTM",
+                "files that have changed are told by their size only",
+            ),
+            row(
+                self.mfmt || self.mdtm,
+                "MFMT",
+                "uploads get the time of the upload",
+            ),
+            row(
+                self.restart,
+                "REST STREAM",
+                "cut transfers start again at the first byte",
+            ),
+            row(has_digest, "HASH", "copies are compared by their size only"),
+            row(
+                self.abilities().digests_of_ranges,
+                "RANG",
+                "the begin of a cut transfer is not proven before it is resumed",
+            ),
+            row(
+                self.utf8,
+                "UTF8",
+                "names that are not ASCII may come out wrong",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// What of this matters above FTP.

@@ -10,6 +10,8 @@ mod dial;
 mod digest;
 mod features;
 mod listing;
+mod open;
+mod probe;
 mod refusal;
 mod secure;
 
@@ -20,22 +22,27 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 use wharf_model::{ByteRange, Digest, DigestAlgorithm, Secret, VirtualPath};
-use wharf_net::Stream;
-use wharf_proto::ftp::reply::{Reply, ReplyCode, parse_quoted_path};
+use wharf_proto::ftp::reply::{Reply, ReplyCode};
 use wharf_proto::time::encode_time;
 
 use self::control::Control;
 use self::data::PassiveCommand;
 use self::features::Features;
 use self::listing::ListStyle;
+use self::open::Opening;
 use self::refusal::{is_not_understood, refusal};
-use self::secure::{Securing, introduce, protect_data};
+use self::secure::Securing;
 use crate::error::{ClientError, Waiting};
 use crate::remote::{
     Abilities, Answer, Connector, Remote, RemoteEntry, RemotePartial, RemoteRead, RemoteWrite,
     WriteStart,
 };
 use crate::trust::Encryption;
+
+pub use self::data::PassiveOffer;
+pub use self::features::MissingFeature;
+pub use self::probe::{PassiveKind, Probe, ProbedSession, TlsFacts};
+pub use self::secure::TrustedAs;
 
 /// How long the client waits, by what it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,12 +117,12 @@ pub struct FtpServer {
 impl Connector for FtpServer {
     fn connect(&self) -> Answer<'_, Box<dyn Remote>> {
         async move {
-            let session = match (FtpSession::connect(self.clone()).await, &self.encryption) {
-                (Err(ClientError::UnknownServer { server, stranger }), Some(encryption)) => {
-                    introduce(encryption, server, stranger).await?;
+            let session = match FtpSession::connect(self.clone()).await {
+                Err(stranger @ ClientError::UnknownServer { .. }) => {
+                    self.introduce(stranger).await?;
                     FtpSession::connect(self.clone()).await?
                 }
-                (result, _) => result?,
+                result => result?,
             };
             let session: Box<dyn Remote> = Box::new(session);
             Ok(session)
@@ -141,59 +148,17 @@ struct FtpSession {
     sets_times: bool,
     /// Encrypts data connections; `None` where the control connection is not encrypted.
     securing: Option<Securing>,
+    /// Whether the last data connection that was encrypted resumed the session.
+    data_resumed: Option<bool>,
 }
 
 impl FtpSession {
     async fn connect(server: FtpServer) -> Result<Self, ClientError> {
-        let deadlines = server.deadlines;
-        let socket = dial::dial(&server.host, server.port, deadlines.connect).await?;
-        let local = socket.local_addr().map_err(ClientError::Connection)?;
-        let peer = socket.peer_addr().map_err(ClientError::Connection)?;
-        keep_alive(&socket);
-        let stream = Stream::from(socket);
-        stream.set_nodelay();
-        let securing = match &server.encryption {
-            None => None,
-            Some(encryption) => Some(Securing::new(
-                encryption,
-                &server.host,
-                peer,
-                deadlines.connect,
-            )?),
-        };
-        let stream = match &securing {
-            Some(securing) if securing.is_implicit() => securing.at_once(stream).await?,
-            _ => stream,
-        };
-        let mut control = Control::new(stream, local, peer, deadlines.reply);
-        greet(&mut control, deadlines.reply).await?;
-        let mut is_encrypted = securing.as_ref().is_some_and(Securing::is_implicit);
-        if let (Some(securing), false) = (&securing, is_encrypted) {
-            (control, is_encrypted) = securing.by_command(control).await?;
-        }
-        let securing = securing.filter(|_| is_encrypted);
-        log_in(&mut control, &server.credentials).await?;
-        if securing.is_some() {
-            protect_data(&mut control).await?;
-        }
-        let features = ask_for_features(&mut control).await?;
-        settle_options(&mut control, &features).await?;
-        let home = working_directory(&mut control).await?;
-        let mut session = Self {
-            control,
-            abilities: features.abilities(),
-            hash_chosen: features.hash_chosen,
-            told_hash: false,
-            sets_times: true,
-            home,
-            passive: PassiveCommand::Extended,
-            list_style: ListStyle::for_server(&features),
-            features,
-            server: Arc::new(server),
-            securing,
-        };
-        session.choose_hash().await?;
-        Ok(session)
+        let mut opening = Opening::dial(server).await?;
+        opening.greet().await?;
+        opening = opening.secure().await?;
+        opening.log_in().await?;
+        opening.settle().await
     }
 
     /// Chooses the digest of this session: a Wharf server then makes it while
@@ -271,7 +236,7 @@ impl Remote for FtpSession {
     }
 
     fn is_usable(&self) -> bool {
-        self.control.is_in_step()
+        self.control.is_in_step() && !self.securing.as_ref().is_some_and(Securing::is_spent)
     }
 
     fn stat<'a>(&'a mut self, path: &'a VirtualPath) -> Answer<'a, RemoteEntry> {
@@ -368,102 +333,6 @@ impl Remote for FtpSession {
     }
 }
 
-/// Lets the network keep the control connection's state in long transfers.
-fn keep_alive(socket: &tokio::net::TcpStream) {
-    let options = socket2::TcpKeepalive::new().with_time(KEEP_ALIVE);
-    // Failing only means that a firewall may forget a connection that is silent for long.
-    let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&options);
-}
-
-async fn greet(control: &mut Control, deadline: Duration) -> Result<(), ClientError> {
-    // 120: ready in some minutes (RFC 959 §5.4).
-    loop {
-        let reply = control.reply(Waiting::Reply, deadline).await?;
-        match reply.code() {
-            code if code.is_preliminary() => {}
-            code if code.is_completion() => return Ok(()),
-            _ => return Err(refusal(&reply)),
-        }
-    }
-}
-
-async fn log_in(control: &mut Control, credentials: &Credentials) -> Result<(), ClientError> {
-    let reply = control.exchange("USER", &credentials.user).await?;
-    if reply.code().is_completion() {
-        return Ok(());
-    }
-    if !reply.code().is_intermediate() {
-        return Err(login_refusal(&reply));
-    }
-    let reply = control
-        .exchange("PASS", credentials.password.expose())
-        .await
-        .map_err(without_password)?;
-    match reply.code() {
-        code if code.is_completion() => Ok(()),
-        code if code.is_intermediate() => Err(ClientError::Unsupported("log in without ACCT")),
-        _ => Err(login_refusal(&reply)),
-    }
-}
-
-/// Before login every refusal is about the login.
-fn login_refusal(reply: &Reply) -> ClientError {
-    match refusal(reply) {
-        ClientError::Refused(said) | ClientError::NotFound(Some(said)) => ClientError::Login(said),
-        other => other,
-    }
-}
-
-/// A password that FTP cannot carry must not be shown in the error that says so.
-fn without_password(error: ClientError) -> ClientError {
-    match error {
-        ClientError::BadName { source, .. } => ClientError::BadName {
-            name: "password".to_owned(),
-            source,
-        },
-        other => other,
-    }
-}
-
-async fn ask_for_features(control: &mut Control) -> Result<Features, ClientError> {
-    let reply = control.exchange("FEAT", b"").await?;
-    if !reply.code().is_completion() {
-        // A server without FEAT may still have the commands of its time.
-        return Ok(Features {
-            size: true,
-            mdtm: true,
-            restart: true,
-            ..Features::default()
-        });
-    }
-    Ok(Features::parse(reply.lines().iter().map(Vec::as_slice)))
-}
-
-/// Names in UTF-8, files as they are, listings with the facts that matter.
-async fn settle_options(control: &mut Control, features: &Features) -> Result<(), ClientError> {
-    if features.utf8 {
-        // Any answer will do: UTF-8 is on in most servers that list it.
-        control.exchange("OPTS", b"UTF8 ON").await?;
-    }
-    if !features.fact_wishes.is_empty() {
-        let wishes = format!("MLST {}", features.fact_wishes);
-        control.exchange("OPTS", wishes.as_bytes()).await?;
-    }
-    control.complete("TYPE", b"I").await?;
-    Ok(())
-}
-
-async fn working_directory(control: &mut Control) -> Result<VirtualPath, ClientError> {
-    let reply = control.exchange("PWD", b"").await?;
-    let path = (reply.code() == ReplyCode::PATH_CREATED)
-        .then(|| parse_quoted_path(reply.text()))
-        .flatten();
-    // A server that does not say where it is has the login at the root.
-    Ok(path
-        .and_then(|path| VirtualPath::parse(&path).ok())
-        .unwrap_or_else(VirtualPath::root))
-}
-
 /// `213 <size> <algorithm> <digest>`.
 fn parse_partial(reply: &Reply) -> Option<RemotePartial> {
     if reply.code() != ReplyCode::FILE_STATUS {
@@ -485,9 +354,6 @@ fn whole_seconds(time: SystemTime) -> SystemTime {
     }
 }
 
-/// RFC 1122 §4.2.3.6 asks for two hours by default; firewalls forget after minutes.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Long enough to read a terabyte at 300 MB/s.
@@ -495,3 +361,5 @@ const LONGEST_DIGEST: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

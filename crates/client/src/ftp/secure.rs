@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::timeout;
-use wharf_net::{HandshakeError, Stream, TlsClient, TlsClientOptions, TrustedBy};
+use wharf_net::{HandshakeError, Stream, TlsClient, TlsClientOptions, TlsStream, TrustedBy};
 use wharf_proto::ftp::reply::Reply;
 
 use super::control::{Control, said};
-use crate::error::{ClientError, Waiting};
+use crate::error::{ClientError, Said, Waiting};
 use crate::trust::{Encryption, EncryptionPolicy, Fingerprint, Known, Stranger, server_name};
 
 /// What one session does about encryption: decided before it connects, carried
@@ -23,6 +24,8 @@ pub(super) struct Securing {
     /// Any certificate will do: the peer is on this machine.
     is_lenient: bool,
     deadline: Duration,
+    /// A data connection has resumed the session.
+    has_resumed: AtomicBool,
 }
 
 impl Securing {
@@ -59,6 +62,7 @@ impl Securing {
             client,
             is_lenient,
             deadline,
+            has_resumed: AtomicBool::new(false),
         })
     }
 
@@ -73,20 +77,20 @@ impl Securing {
     }
 
     /// Asks for TLS and makes the handshake, or leaves the connection as it is
-    /// where that is allowed. The second value says whether it is encrypted now.
+    /// where that is allowed; then the second value is what the server said.
     pub(super) async fn by_command(
         &self,
         mut control: Control,
-    ) -> Result<(Control, bool), ClientError> {
+    ) -> Result<(Control, Option<Said>), ClientError> {
         let reply = control.exchange("AUTH", b"TLS").await?;
         if !reply.code().is_completion() {
             self.may_stay_plain(&reply)?;
-            return Ok((control, false));
+            return Ok((control, Some(said(&reply))));
         }
         let control = control
             .secured(async |stream| self.handshake(stream).await)
             .await?;
-        Ok((control, true))
+        Ok((control, None))
     }
 
     fn may_stay_plain(&self, reply: &Reply) -> Result<(), ClientError> {
@@ -94,6 +98,9 @@ impl Securing {
             "encryption is required"
         } else if self.known.is_some() {
             "it was encrypted before"
+        } else if reply.code().is_transient_refusal() {
+            // RFC 4217 §4.1 has 431 for a server that lacks something for now.
+            "it may again in a while"
         } else {
             return Ok(());
         };
@@ -121,6 +128,7 @@ impl Securing {
             }) => {
                 let stranger = Stranger {
                     fingerprint: Fingerprint::of(&certificate),
+                    certificate,
                     reason,
                 };
                 Err(self.distrust(stranger))
@@ -151,16 +159,65 @@ impl Securing {
         }
     }
 
+    /// Why the server is trusted, once it is.
+    pub(super) fn trusted_as(&self) -> Option<TrustedAs> {
+        Some(match self.client.trusted_by()? {
+            TrustedBy::Authority => TrustedAs::Authority,
+            TrustedBy::Pin if self.is_lenient => TrustedAs::Loopback,
+            TrustedBy::Pin => TrustedAs::Fingerprint,
+        })
+    }
+
     /// Makes the handshake of a data connection.
     pub(super) async fn data(&self, stream: Stream) -> Result<Stream, ClientError> {
-        timeout(self.deadline, self.client.connect_joining(stream))
+        let stream = timeout(self.deadline, self.client.connect_joining(stream))
             .await
             .map_err(|_| ClientError::Timeout {
                 waiting: Waiting::Handshake,
                 after: self.deadline,
             })?
-            .map_err(ClientError::DataHandshake)
+            .map_err(ClientError::DataHandshake)?;
+        let is_resumed = has_resumed(&stream);
+        tracing::debug!(is_resumed, "data connection encrypted");
+        self.has_resumed.fetch_or(is_resumed, Ordering::Relaxed);
+        Ok(stream)
     }
+
+    /// Whether the next data connection would be refused.
+    pub(super) fn is_spent(&self) -> bool {
+        !self.client.can_resume() && self.encryption.bound.contains(&self.server)
+    }
+
+    /// What a refusal means of a data connection that has not resumed the
+    /// session: 522 (RFC 4217 §10, vsftpd) and 425 (ProFTPD, FileZilla Server)
+    /// are for that then, and the server is remembered for it.
+    pub(super) fn explain_unresumed(&self, error: ClientError) -> ClientError {
+        match error {
+            ClientError::Refused(said) | ClientError::TryLater(said)
+                if matches!(said.code, 425 | 522) =>
+            {
+                self.encryption.bound.insert(&self.server);
+                let may_pass = self.has_resumed.load(Ordering::Relaxed);
+                ClientError::NotResumed { said, may_pass }
+            }
+            other => other,
+        }
+    }
+}
+
+/// Why a server is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrustedAs {
+    /// An authority vouches for it.
+    Authority,
+    /// A person took its certificate for the server's.
+    Fingerprint,
+    /// It is on this machine.
+    Loopback,
+}
+
+pub(super) fn has_resumed(stream: &Stream) -> bool {
+    stream.as_tls().is_some_and(TlsStream::is_resumed)
 }
 
 /// Lets the caller decide about a server that is unknown, and remembers the
@@ -170,7 +227,7 @@ pub(super) async fn introduce(
     server: String,
     stranger: Stranger,
 ) -> Result<(), ClientError> {
-    if !encryption.trust.accept(&server, stranger).await {
+    if !encryption.trust.accept(&server, &stranger).await {
         return Err(ClientError::UnknownServer { server, stranger });
     }
     let known = Known::ByFingerprint(stranger.fingerprint);
@@ -187,5 +244,95 @@ pub(super) async fn protect_data(control: &mut Control) -> Result<(), ClientErro
         Err(ClientError::Unsupported(
             "encrypt data connections; --tls off does without any encryption",
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::trust::{BoundServers, Trust};
+
+    /// Nobody to ask, and one thing known about every server.
+    #[derive(Debug)]
+    struct Memory(Option<Known>);
+
+    impl Trust for Memory {
+        fn known(&self, _server: &str) -> Result<Option<Known>, ClientError> {
+            Ok(self.0)
+        }
+
+        fn remember(&self, _server: &str, _known: Known) -> Result<(), ClientError> {
+            panic!("nothing was shown")
+        }
+
+        fn accept<'a>(&'a self, _: &'a str, _: &'a Stranger) -> BoxFuture<'a, bool> {
+            async { false }.boxed()
+        }
+    }
+
+    /// Whether a session with `peer` stays plain after this answer to AUTH, or why not.
+    async fn stays_plain(
+        peer: &str,
+        policy: EncryptionPolicy,
+        known: Option<Known>,
+        answer: &str,
+    ) -> Result<(), String> {
+        let encryption = Arc::new(Encryption {
+            policy,
+            roots: Vec::new(),
+            identity: None,
+            trust: Arc::new(Memory(known)),
+            bound: BoundServers::default(),
+        });
+        let peer: SocketAddr = peer.parse().expect("an address");
+        let deadline = Duration::from_secs(60);
+        let securing = Securing::new(&encryption, "host", peer, deadline).expect("usable");
+        let (near, mut far) = tokio::io::duplex(1024);
+        let control = Control::new(near.into(), peer, peer, deadline);
+        let greeted = async {
+            let mut control = control;
+            control
+                .reply(Waiting::Reply, deadline)
+                .await
+                .expect("a greeting");
+            securing.by_command(control).await
+        };
+        let serving = async {
+            far.write_all(b"220 Ready.\r\n").await.expect("written");
+            far.read_exact(&mut [0; 10]).await.expect("AUTH TLS");
+            far.write_all(format!("{answer}\r\n").as_bytes())
+                .await
+                .expect("written");
+        };
+        let (result, ()) = tokio::join!(greeted, serving);
+        let (_, said) = result.map_err(|error| error.to_string())?;
+        assert_eq!(said.expect("was refused").to_string(), answer);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_session_stays_plain_only_where_nothing_speaks_against_it() {
+        const NO: &str = "502 What?";
+        let (far, here) = ("192.0.2.1:21", "127.0.0.1:21");
+        let known = Some(Known::ByAuthority);
+        let optional = EncryptionPolicy::Optional;
+        assert_eq!(stays_plain(far, optional, None, NO).await, Ok(()));
+        assert_eq!(stays_plain(here, optional, known, NO).await, Ok(()));
+        for (policy, known, answer, expected) in [
+            (EncryptionPolicy::Required, None, NO, "required"),
+            (optional, known, NO, "encrypted before"),
+            (optional, None, "431 Not now.", "again in a while"),
+        ] {
+            let error = stays_plain(far, policy, known, answer).await;
+            let error = error.expect_err("is refused");
+            assert!(
+                error.contains(expected) && error.contains("--tls off"),
+                "{error}"
+            );
+        }
     }
 }
