@@ -460,6 +460,7 @@ fn summary_line(summary: &Summary, left_out: u64) -> String {
 fn evidence_text(evidence: Evidence) -> String {
     match evidence {
         Evidence::Digest(algorithm) => format!("begin proven by {algorithm}"),
+        Evidence::SameTransfer => "begin moved by this very transfer".to_owned(),
         Evidence::SizeAndTime => "begin taken on its size and time".to_owned(),
         Evidence::Size => "begin taken on its size".to_owned(),
     }

@@ -35,7 +35,8 @@ pub use local::{CommitOptions, LocalEntry, LocalSource, LocalTree, PartialFile};
 pub use mirror::{MirrorEnds, MirrorOptions, make_directories, mirror};
 pub use netrc::{NetrcEntry, find_in_netrc};
 pub use plan::{
-    Action, Facts, Overwrite, Policy, Resume, SkipReason, Transfer, WeakEvidence, plan,
+    Action, Facts, Origin, Overwrite, Partial, Policy, Resume, SkipReason, Transfer, WeakEvidence,
+    plan,
 };
 pub use pool::{Lease, Pool};
 pub use progress::{

@@ -16,6 +16,7 @@ use cap_std::fs::{Dir, Metadata, OpenOptions};
 use wharf_model::{DigestAlgorithm, EntryKind, FileName, Hasher, VirtualPath, escape_for_display};
 
 use crate::error::ClientError;
+use crate::plan::Origin;
 
 /// A local folder and everything beneath it. Clones share one descriptor.
 #[derive(Debug, Clone)]
@@ -198,7 +199,7 @@ impl LocalTree {
         let metadata = file.metadata().map_err(failed)?;
         Ok(PartialFile {
             size: metadata.len(),
-            modified: metadata.modified().ok(),
+            origin: origin(&metadata),
             file,
             dir,
             part_name,
@@ -269,7 +270,7 @@ pub struct PartialFile {
     final_name: PathBuf,
     shown: String,
     size: u64,
-    modified: Option<SystemTime>,
+    origin: Origin,
 }
 
 /// What [`PartialFile::commit`] does beside the rename.
@@ -287,9 +288,9 @@ impl PartialFile {
         self.size
     }
 
-    /// When an earlier transfer last wrote.
-    pub fn modified(&self) -> Option<SystemTime> {
-        self.modified
+    /// What an earlier transfer's mark, or its last write, says about where the bytes come from.
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// A second handle on the same file, at the same position.
@@ -397,6 +398,28 @@ fn partial_name(name: &FileName) -> Vec<u8> {
     }
     part.extend_from_slice(PARTIAL_SUFFIX);
     part
+}
+
+/// A transfer that ends marks its partial with the source's time, which the
+/// last change of the inode then differs from. One that is killed does not.
+fn origin(metadata: &std::fs::Metadata) -> Origin {
+    match metadata.modified() {
+        Ok(time) if is_marked(metadata) => Origin::Marked(time),
+        Ok(time) => Origin::Written(time),
+        Err(_) => Origin::Unknown,
+    }
+}
+
+#[cfg(unix)]
+fn is_marked(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    // A write sets both times to the same moment, some network file systems to nearly the same.
+    metadata.ctime().abs_diff(metadata.mtime()) > 1
+}
+
+#[cfg(not(unix))]
+fn is_marked(_: &std::fs::Metadata) -> bool {
+    false
 }
 
 fn is_partial_name(name: &[u8]) -> bool {
@@ -554,6 +577,28 @@ mod tests {
             .expect("writes");
         again.commit(CommitOptions::default()).expect("commits");
         assert_eq!(dir.read("a").expect("reads"), b"123xyz");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_mark_is_told_from_a_last_write() {
+        let (_temp, tree, _dir) = folder();
+        let write = || {
+            let partial = tree.open_partial(&path("/a")).expect("opens");
+            partial
+                .handle()
+                .expect("a handle")
+                .write_all(b"1")
+                .expect("writes");
+            partial
+        };
+        drop(write());
+        let killed = tree.open_partial(&path("/a")).expect("opens").origin();
+        assert!(matches!(killed, Origin::Written(_)), "{killed:?}");
+        let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        write().keep(Some(time));
+        let kept = tree.open_partial(&path("/a")).expect("opens").origin();
+        assert_eq!(kept, Origin::Marked(time));
     }
 
     #[test]

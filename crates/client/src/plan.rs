@@ -18,6 +18,30 @@ pub struct Facts {
     pub incomplete: bool,
 }
 
+/// What an earlier transfer left, or something that may be that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partial {
+    /// Bytes that are there; `None` where the server does not tell.
+    pub size: Option<u64>,
+    /// Where they come from.
+    pub origin: Origin,
+}
+
+/// What is known about where the bytes of a [`Partial`] come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This very transfer wrote them in an attempt before, and the source is as it was.
+    ThisTransfer,
+    /// This very transfer wrote them, and the source has changed since.
+    Outdated,
+    /// An earlier transfer marked them with the time that its source had.
+    Marked(SystemTime),
+    /// An earlier transfer last wrote to them at this time, and was killed.
+    Written(SystemTime),
+    /// Nothing: a file that stands under the target's name may be anything.
+    Unknown,
+}
+
 /// When a target that exists is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overwrite {
@@ -42,7 +66,7 @@ pub enum Resume {
     /// Never: start at the first byte.
     Never,
     /// Where a digest proves the begin or, where the server offers none, where
-    /// size and time speak for it.
+    /// a transfer of this source left it.
     #[default]
     WhenLikely,
     /// Also on the size alone, where the server offers no digest.
@@ -103,6 +127,8 @@ pub enum SkipReason {
 /// What speaks for a begin being the source's, other than a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeakEvidence {
+    /// This very transfer wrote it a moment ago, from the source as it stands.
+    SameTransfer,
     /// Its time says that it was made from the source as it stands.
     SizeAndTime,
     /// Only that it is not longer than the source.
@@ -111,11 +137,11 @@ pub enum WeakEvidence {
 
 /// Decides what a transfer of `source` does, where the final name holds
 /// `target` and an earlier transfer left `partial` (which may stand under the
-/// final name itself; then `target` is `None`).
+/// final name itself; then `target` is `None` if it is certainly a partial).
 pub fn plan(
     source: Facts,
     target: Option<Facts>,
-    partial: Option<Facts>,
+    partial: Option<Partial>,
     policy: Policy,
 ) -> Action {
     let transfer = plan_transfer(source, partial, policy.resume);
@@ -148,7 +174,7 @@ pub fn plan(
     }
 }
 
-fn plan_transfer(source: Facts, partial: Option<Facts>, resume: Resume) -> Transfer {
+fn plan_transfer(source: Facts, partial: Option<Partial>, resume: Resume) -> Transfer {
     let Some(partial) = partial else {
         return Transfer::Whole;
     };
@@ -158,22 +184,31 @@ fn plan_transfer(source: Facts, partial: Option<Facts>, resume: Resume) -> Trans
     if resume == Resume::Never || offset == 0 || offset > source_size {
         return Transfer::Whole;
     }
-    // The partial was last written after the source was last changed, or it
-    // carries the source's own time: it is a begin of the source as it stands.
-    let timely = match (source.modified, partial.modified) {
-        (Some(source_time), Some(partial_time)) => {
-            source_time <= later(partial_time, partial.precision)
-        }
-        _ => false,
-    };
-    let otherwise = if timely {
-        Some(WeakEvidence::SizeAndTime)
-    } else if resume == Resume::BySize {
-        Some(WeakEvidence::Size)
-    } else {
-        None
+    let otherwise = match partial.origin {
+        Origin::ThisTransfer => Some(WeakEvidence::SameTransfer),
+        // Two states of the source in one file would be neither.
+        Origin::Outdated => None,
+        Origin::Marked(time) if is_mark_of(source, time) => Some(WeakEvidence::SizeAndTime),
+        Origin::Written(time) if is_surely_older(source, time) => Some(WeakEvidence::SizeAndTime),
+        _ if resume == Resume::BySize => Some(WeakEvidence::Size),
+        _ => None,
     };
     Transfer::From { offset, otherwise }
+}
+
+/// Whether a partial that is marked with `time` was made from the source as it
+/// stands. A newer mark is no better than an older one: files are replaced by
+/// older ones, too.
+fn is_mark_of(source: Facts, time: SystemTime) -> bool {
+    let is_close = |source_time| distance(source_time, time) < MARK_PRECISION;
+    source.precision <= MARK_PRECISION && source.modified.is_some_and(is_close)
+}
+
+/// Whether the source was last changed before `time`.
+fn is_surely_older(source: Facts, time: SystemTime) -> bool {
+    source.modified.is_some_and(|source_time| {
+        later(source_time, source.precision) <= later(time, MARK_PRECISION)
+    })
 }
 
 fn look_the_same(source: Facts, target: Facts) -> Option<SkipReason> {
@@ -217,16 +252,30 @@ fn distance(one: SystemTime, other: SystemTime) -> Duration {
         .unwrap_or_else(|error| error.duration())
 }
 
+/// How exactly local files keep a time that FTP tells.
+const MARK_PRECISION: Duration = Duration::from_secs(1);
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn left(size: u64, origin: Origin) -> Option<Partial> {
+        Some(Partial {
+            size: Some(size),
+            origin,
+        })
+    }
+
     fn facts(size: u64, time: u64) -> Facts {
         Facts {
             size: Some(size),
-            modified: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(time)),
+            modified: Some(at(time)),
             precision: SECOND,
             incomplete: false,
         }
@@ -330,37 +379,65 @@ mod tests {
             resume: Resume::WhenLikely,
         };
         assert_eq!(
-            plan(facts(100, 50), Some(cut), Some(cut), policy),
+            plan(facts(100, 50), Some(cut), left(40, Origin::Unknown), policy),
             Action::Transfer(Transfer::From {
                 offset: 40,
-                otherwise: Some(WeakEvidence::SizeAndTime)
+                otherwise: None
             })
         );
     }
 
     #[test]
-    fn partials_are_resumed_where_their_time_allows_it() {
+    fn a_partial_is_resumed_where_it_was_made_of_this_source() {
+        use Origin::{Marked, Outdated, ThisTransfer, Unknown, Written};
         use Resume::{BySize, Never, WhenLikely};
         let from = |offset, otherwise| Transfer::From { offset, otherwise };
         let timely = Some(WeakEvidence::SizeAndTime);
-        for (resume, partial, expected) in [
-            (WhenLikely, facts(40, 60), from(40, timely)),
-            (WhenLikely, facts(40, 50), from(40, timely)),
-            (WhenLikely, facts(100, 60), from(100, timely)),
-            (WhenLikely, facts(40, 10), from(40, None)),
-            (BySize, facts(40, 10), from(40, Some(WeakEvidence::Size))),
-            (WhenLikely, facts(101, 60), Transfer::Whole),
-            (WhenLikely, facts(0, 60), Transfer::Whole),
-            (Never, facts(40, 60), Transfer::Whole),
+        let same = Some(WeakEvidence::SameTransfer);
+        let size = Some(WeakEvidence::Size);
+        for (resume, bytes, origin, expected) in [
+            (WhenLikely, 40, Marked(at(50)), from(40, timely)),
+            (WhenLikely, 100, Marked(at(50)), from(100, timely)),
+            (WhenLikely, 40, Marked(at(49)), from(40, None)),
+            (WhenLikely, 40, Marked(at(60)), from(40, None)),
+            (WhenLikely, 40, Written(at(60)), from(40, timely)),
+            (WhenLikely, 40, Written(at(50)), from(40, timely)),
+            (WhenLikely, 40, Written(at(10)), from(40, None)),
+            (WhenLikely, 40, ThisTransfer, from(40, same)),
+            (WhenLikely, 40, Unknown, from(40, None)),
+            (BySize, 40, Unknown, from(40, size)),
+            (BySize, 40, Written(at(10)), from(40, size)),
+            (BySize, 40, Outdated, from(40, None)),
+            (WhenLikely, 101, Marked(at(50)), Transfer::Whole),
+            (WhenLikely, 0, Marked(at(50)), Transfer::Whole),
+            (Never, 40, ThisTransfer, Transfer::Whole),
         ] {
             let policy = Policy {
                 overwrite: Overwrite::IfDifferent,
                 resume,
             };
             assert_eq!(
-                plan(facts(100, 50), None, Some(partial), policy),
+                plan(facts(100, 50), None, left(bytes, origin), policy),
                 Action::Transfer(expected),
-                "{resume:?} {partial:?}"
+                "{resume:?} {bytes} {origin:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_known_to_the_day_marks_nothing() {
+        let listed = Facts {
+            precision: Duration::from_secs(24 * 60 * 60),
+            ..facts(100, 50)
+        };
+        for origin in [Origin::Marked(at(50)), Origin::Written(at(60))] {
+            assert_eq!(
+                plan(listed, None, left(40, origin), Policy::default()),
+                Action::Transfer(Transfer::From {
+                    offset: 40,
+                    otherwise: None
+                }),
+                "{origin:?}"
             );
         }
     }
@@ -372,7 +449,12 @@ mod tests {
             ..facts(0, 50)
         };
         assert_eq!(
-            plan(unknown, None, Some(facts(40, 60)), Policy::default()),
+            plan(
+                unknown,
+                None,
+                left(40, Origin::ThisTransfer),
+                Policy::default()
+            ),
             Action::Transfer(Transfer::Whole)
         );
     }

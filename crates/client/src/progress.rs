@@ -220,6 +220,8 @@ pub enum Done {
 pub enum Evidence {
     /// Both ends made the same digest of it.
     Digest(DigestAlgorithm),
+    /// This very transfer moved it in an attempt before, and the source is as it was.
+    SameTransfer,
     /// Its size and time fit; the server offers no digest of a range.
     SizeAndTime,
     /// Its size fits; nothing else is known.
@@ -229,6 +231,7 @@ pub enum Evidence {
 impl From<WeakEvidence> for Evidence {
     fn from(evidence: WeakEvidence) -> Self {
         match evidence {
+            WeakEvidence::SameTransfer => Self::SameTransfer,
             WeakEvidence::SizeAndTime => Self::SizeAndTime,
             WeakEvidence::Size => Self::Size,
         }

@@ -14,7 +14,7 @@ use crate::backoff::{backoff_delay, random_u32};
 use crate::error::ClientError;
 use crate::limit::RateLimit;
 use crate::local::{CommitOptions, LocalEntry, LocalSource, LocalTree, PartialFile};
-use crate::plan::{Action, Facts, Policy, Resume, SkipReason, Transfer, plan};
+use crate::plan::{Action, Facts, Origin, Partial, Policy, Resume, SkipReason, Transfer, plan};
 use crate::pool::{Lease, Pool};
 use crate::progress::{Direction, Done, Event, Evidence, Observer, Outcome, TransferId, Verified};
 use crate::pump::{PumpContext, hash_begin, pump_from_file, pump_to_file};
@@ -173,6 +173,7 @@ impl Transfers {
             furthest: 0,
             was_whole: true,
             must_be_whole: false,
+            traced: None,
             size: 0,
             verified: Verified::No,
         };
@@ -338,11 +339,9 @@ impl Transfers {
         target: Option<Facts>,
     ) -> Result<Filled, ClientError> {
         let shown = download.tree.show(&download.local);
-        let left = Facts {
+        let left = Partial {
             size: Some(partial.size()),
-            modified: partial.modified(),
-            precision: SECOND,
-            incomplete: true,
+            origin: attempt.origin_here(source, partial),
         };
         let policy = attempt.policy(self.options.policy);
         let transfer = match plan(source, target, Some(left), policy) {
@@ -388,6 +387,7 @@ impl Transfers {
         };
         partial.cut_to(offset)?;
         attempt.was_whole = offset == 0;
+        attempt.trace(source, target, offset);
         attempt.begin(self, source.size, offset, evidence);
         let hasher = if source.size == Some(offset) && offset > 0 {
             hasher
@@ -425,20 +425,28 @@ impl Transfers {
     ) -> Result<Done, ClientError> {
         let shown = upload.tree.show(&upload.local);
         let source = upload.tree.open_source(&upload.local)?;
-        let source_facts = Facts {
-            size: Some(source.size),
-            modified: source.modified,
-            precision: SECOND,
-            incomplete: false,
-        };
+        let source_facts = source.facts();
         let mut session = self.pool.lease().await?;
-        let target = self.target_of(&mut session, upload, attempt).await?;
+        let standing = self.target_of(&mut session, upload, attempt).await?;
+        let origin = attempt.origin_there(source_facts, standing);
+        // Cut by this very command: it is a begin, whatever its time is.
+        let is_own = matches!(origin, Origin::ThisTransfer | Origin::Outdated);
+        let target = standing.filter(|_| !is_own);
         let policy = attempt.policy(self.options.policy);
         if let Action::Skip(reason) = plan(source_facts, target, None, policy) {
             return Ok(attempt.skipped(reason, source_facts.size));
         }
-        let left = self.left_on_server(&mut session, upload, target).await?;
-        let partial = left.as_ref().map(Left::facts);
+        let left = match standing {
+            Some(standing) => {
+                let file = Partial {
+                    size: standing.size,
+                    origin,
+                };
+                self.left_on_server(&mut session, upload, file).await?
+            }
+            None => None,
+        };
+        let partial = left.as_ref().map(Left::partial);
         let transfer = match plan(source_facts, target, partial, policy) {
             Action::Skip(reason) => return Ok(attempt.skipped(reason, source_facts.size)),
             Action::Transfer(transfer) => transfer,
@@ -453,9 +461,13 @@ impl Transfers {
                 transfer
             }
         };
-        let done = self
-            .send(&mut session, upload, attempt, &source, transfer, left)
-            .await?;
+        let sending = Sending {
+            source: &source,
+            standing,
+            transfer,
+            left,
+        };
+        let done = self.send(&mut session, upload, attempt, sending).await?;
         if let Some(time) = source.modified.filter(|_| self.options.keep_times) {
             // The content is in place and proven; a server that keeps its own time is no failure.
             match session.set_modified(&upload.remote, time).await {
@@ -471,10 +483,14 @@ impl Transfers {
         session: &mut Lease<'_>,
         upload: &Upload,
         attempt: &mut Attempt<'_>,
-        source: &LocalSource,
-        transfer: Transfer,
-        left: Option<Left>,
+        sending: Sending<'_>,
     ) -> Result<Done, ClientError> {
+        let Sending {
+            source,
+            standing,
+            transfer,
+            left,
+        } = sending;
         let shown = upload.tree.show(&upload.local);
         let local = |source| ClientError::Local {
             path: shown.clone(),
@@ -511,6 +527,7 @@ impl Transfers {
             None => (0, None, whole_digest.map(Hasher::new)),
         };
         attempt.was_whole = offset == 0;
+        attempt.trace(source.facts(), standing, offset);
         attempt.begin(self, Some(source.size), offset, evidence);
         let mut file = handle()?;
         file.seek(SeekFrom::Start(offset)).map_err(local)?;
@@ -559,22 +576,17 @@ impl Transfers {
         if entry.kind == EntryKind::Directory {
             return Err(ClientError::IsADirectory);
         }
-        let mut facts = facts_of_remote(&entry);
-        // Cut by this very command: it is a begin, whatever its time is.
-        facts.incomplete |= attempt.moved_bytes() > 0;
-        Ok(Some(facts))
+        Ok(Some(facts_of_remote(&entry)))
     }
 
-    /// What an earlier upload left on the server.
+    /// What an earlier upload left on the server: what the server says, or
+    /// `file`, which stands under the target's name.
     async fn left_on_server(
         &self,
         session: &mut Lease<'_>,
         upload: &Upload,
-        target: Option<Facts>,
+        file: Partial,
     ) -> Result<Option<Left>, ClientError> {
-        let Some(target) = target else {
-            return Ok(None);
-        };
         if self.options.policy.resume == Resume::Never {
             return Ok(None);
         }
@@ -582,7 +594,7 @@ impl Transfers {
             let partial = session.partial(&upload.remote).await?;
             return Ok(partial.map(Left::Described));
         }
-        Ok(Some(Left::File(target)))
+        Ok(Some(Left::File(file)))
     }
 
     /// Compares a begin that one side holds with the other side's.
@@ -755,6 +767,8 @@ struct Attempt<'a> {
     was_whole: bool,
     /// What was left has proven wrong: the next attempt starts at the first byte.
     must_be_whole: bool,
+    /// Left by the last attempt that came to move bytes.
+    traced: Option<Trace>,
     size: u64,
     verified: Verified,
 }
@@ -764,11 +778,40 @@ impl Attempt<'_> {
     fn policy(&self, policy: Policy) -> Policy {
         let resume = match policy.resume {
             _ if self.must_be_whole => Resume::Never,
-            // This command itself made the partial a moment ago.
-            Resume::WhenLikely if self.number > 1 && self.moved_bytes() > 0 => Resume::BySize,
             other => other,
         };
         Policy { resume, ..policy }
+    }
+
+    /// Remembers what an attempt found before it moves the first byte to `offset`.
+    fn trace(&mut self, source: Facts, standing: Option<Facts>, offset: u64) {
+        self.traced = Some(Trace {
+            source,
+            standing,
+            offset,
+            moved_before: self.moved_bytes(),
+        });
+    }
+
+    /// Where the bytes of a local partial come from.
+    fn origin_here(&self, source: Facts, partial: &PartialFile) -> Origin {
+        match &self.traced {
+            Some(trace) if partial.size() == self.position() => trace.origin(source),
+            _ => partial.origin(),
+        }
+    }
+
+    /// Where the bytes of the file come from that stands under an upload's name.
+    fn origin_there(&self, source: Facts, standing: Option<Facts>) -> Origin {
+        match (&self.traced, standing) {
+            (Some(trace), Some(standing))
+                if self.moved_bytes() > trace.moved_before
+                    && trace.explains(standing, self.position()) =>
+            {
+                trace.origin(source)
+            }
+            _ => Origin::Unknown,
+        }
     }
 
     fn moved_bytes(&self) -> u64 {
@@ -829,6 +872,51 @@ impl Attempt<'_> {
     }
 }
 
+/// What an attempt found before it moved bytes: by this a later one knows its
+/// work again.
+#[derive(Debug, Clone, Copy)]
+struct Trace {
+    source: Facts,
+    /// What stood under the target's name.
+    standing: Option<Facts>,
+    /// Where it began to write.
+    offset: u64,
+    moved_before: u64,
+}
+
+impl Trace {
+    /// Where the bytes come from that this attempt left.
+    fn origin(&self, source: Facts) -> Origin {
+        let now = (source.size, source.modified);
+        if now == (self.source.size, self.source.modified) {
+            Origin::ThisTransfer
+        } else {
+            Origin::Outdated
+        }
+    }
+
+    /// Whether what stands on the server now can be what this attempt left,
+    /// having come to `position`. What it began to replace and what still
+    /// stands there as it was is not: the server never took a byte.
+    fn explains(&self, now: Facts, position: u64) -> bool {
+        let is_untouched = self.offset == 0
+            && self
+                .standing
+                .is_some_and(|before| (before.size, before.modified) == (now.size, now.modified));
+        let fits = |size| (self.offset..=position).contains(&size);
+        !is_untouched && now.size.is_none_or(fits)
+    }
+}
+
+/// What [`Transfers::send`] is to do.
+struct Sending<'a> {
+    source: &'a LocalSource,
+    /// What stands under the target's name.
+    standing: Option<Facts>,
+    transfer: Transfer,
+    left: Option<Left>,
+}
+
 /// How [`Transfers::fill`] ended.
 enum Filled {
     Skipped(SkipReason),
@@ -839,20 +927,18 @@ enum Filled {
 enum Left {
     /// The server says so itself, with a digest.
     Described(RemotePartial),
-    /// A file that may be the begin of what is to be sent.
-    File(Facts),
+    /// A file that may be the begin of what is to be sent, or anything else.
+    File(Partial),
 }
 
 impl Left {
-    fn facts(&self) -> Facts {
+    fn partial(&self) -> Partial {
         match self {
-            Self::Described(partial) => Facts {
+            Self::Described(partial) => Partial {
                 size: Some(partial.size),
-                modified: None,
-                precision: SECOND,
-                incomplete: true,
+                origin: Origin::Unknown,
             },
-            Self::File(facts) => *facts,
+            Self::File(partial) => *partial,
         }
     }
 }
@@ -950,6 +1036,17 @@ pub(crate) fn facts_of_remote(entry: &RemoteEntry) -> Facts {
             Precision::Minute | Precision::Day => Duration::from_secs(24 * 60 * 60),
         },
         incomplete: entry.incomplete,
+    }
+}
+
+impl LocalSource {
+    fn facts(&self) -> Facts {
+        Facts {
+            size: Some(self.size),
+            modified: self.modified,
+            precision: SECOND,
+            incomplete: false,
+        }
     }
 }
 

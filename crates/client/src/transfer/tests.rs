@@ -6,7 +6,9 @@ use wharf_model::DigestAlgorithm;
 use super::*;
 use crate::batch::{Work, run_batch};
 use crate::error::ErrorKind;
-use crate::fake::{Act, After, EVERYTHING, FakeServer, Folder, NEW_YEAR_2020, OLD, at, path};
+use crate::fake::{
+    Act, After, EVERYTHING, FakeServer, Folder, NEW_YEAR_2020, OLD, Recorder, at, path,
+};
 use crate::plan::Overwrite;
 
 const CONTENT: &[u8] = b"0123456789";
@@ -388,7 +390,7 @@ async fn an_upload_starts_over_where_the_server_has_something_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cut_upload_goes_on_by_itself() {
-    for (features, evidence) in [(EVERYTHING, PROVEN), (OLD, Evidence::SizeAndTime)] {
+    for (features, evidence) in [(EVERYTHING, PROVEN), (OLD, Evidence::SameTransfer)] {
         let server = FakeServer::start(features).await;
         let folder = Folder::new();
         folder.put("a", CONTENT, NEW_YEAR_2020);
@@ -399,6 +401,121 @@ async fn a_cut_upload_goes_on_by_itself() {
         assert_eq!(server.content("/a").expect("is there"), CONTENT);
         assert_eq!(server.commands("REST"), ["REST 4"]);
     }
+}
+
+#[tokio::test]
+async fn a_complete_file_is_not_taken_for_a_begin_unless_someone_says_so() {
+    let bytewise = Policy {
+        resume: Resume::BySize,
+        ..Policy::default()
+    };
+    for (policy, done, content) in [
+        (Policy::default(), Done::Whole, CONTENT),
+        (bytewise, resumed(4, Evidence::Size), b"AAAA456789"),
+    ] {
+        let server = FakeServer::start(OLD).await;
+        server.put("/a", b"AAAA", NEW_YEAR_2020 + 100);
+        let folder = Folder::new();
+        folder.put("a", CONTENT, NEW_YEAR_2020);
+        let (transfers, _) = server.transfers(TransferOptions { policy, ..tries(0) });
+        let outcome = transfers.upload(&upload(&folder)).await.expect("works");
+        assert_eq!(outcome.done, done);
+        assert_eq!(server.content("/a").expect("is there"), content);
+    }
+}
+
+/// Does `work` in the wait before the second attempt.
+async fn before_the_second_attempt(events: &Recorder, work: impl FnOnce()) {
+    while !events.events().iter().any(|event| event == "retrying 2") {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    work();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_changes_between_two_attempts_is_moved_whole() {
+    let other = b"abcdefghij";
+    for resume in [Resume::WhenLikely, Resume::BySize] {
+        let options = TransferOptions {
+            policy: Policy {
+                resume,
+                ..Policy::default()
+            },
+            ..tries(1)
+        };
+        for time in [NEW_YEAR_2020 - 50, NEW_YEAR_2020 + 50] {
+            let server = FakeServer::start(OLD).await;
+            let folder = Folder::new();
+            folder.put("a", CONTENT, NEW_YEAR_2020);
+            server.once("STOR", Act::Cut(4, After::Say("426 Cut.")));
+            let (transfers, events) = server.transfers(options);
+            let upload = upload(&folder);
+            let (outcome, ()) = tokio::join!(
+                transfers.upload(&upload),
+                before_the_second_attempt(&events, || folder.put("a", other, time)),
+            );
+            assert_eq!(outcome.expect("works").done, Done::Whole);
+            assert_eq!(server.content("/a").expect("is there"), other);
+
+            let (server, folder) = setting(OLD).await;
+            server.once("RETR", Act::Cut(4, After::Say("426 Cut.")));
+            let (transfers, events) = server.transfers(options);
+            let download = download(&folder);
+            let (outcome, ()) = tokio::join!(
+                transfers.download(&download),
+                before_the_second_attempt(&events, || server.put("/a", other, time)),
+            );
+            assert_eq!(outcome.expect("works").done, Done::Whole);
+            assert_eq!(folder.content("a").expect("is there"), other);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_the_first_attempt_never_touched_is_not_its_work() {
+    let server = FakeServer::start(OLD).await;
+    let put_old = || server.put("/a", b"AAAA", NEW_YEAR_2020 + 100);
+    put_old();
+    let folder = Folder::new();
+    folder.put("a", CONTENT, NEW_YEAR_2020);
+    server.once("STOR", Act::Cut(7, After::Say("426 Cut.")));
+    let (transfers, events) = server.transfers(tries(1));
+    let upload = upload(&folder);
+    let (outcome, ()) = tokio::join!(
+        transfers.upload(&upload),
+        // As a server does that writes to a file of its own first.
+        before_the_second_attempt(&events, put_old),
+    );
+    assert_eq!(outcome.expect("works").done, Done::Whole);
+    assert_eq!(server.content("/a").expect("is there"), CONTENT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_upload_goes_on_even_where_nothing_may_be_replaced() {
+    for features in [EVERYTHING, OLD] {
+        let server = FakeServer::start(features).await;
+        let folder = Folder::new();
+        folder.put("a", CONTENT, NEW_YEAR_2020);
+        server.once("STOR", Act::Cut(4, After::Say("426 Cut.")));
+        let options = TransferOptions {
+            retries: 1,
+            ..overwriting(Overwrite::Never)
+        };
+        let (transfers, _) = server.transfers(options);
+        let outcome = transfers.upload(&upload(&folder)).await.expect("works");
+        assert!(matches!(outcome.done, Done::Resumed { offset: 4, .. }));
+        assert_eq!(server.content("/a").expect("is there"), CONTENT);
+    }
+}
+
+#[tokio::test]
+async fn a_partial_of_a_newer_source_needs_a_proof() {
+    let (server, folder) = setting(OLD).await;
+    folder.put(".a.wharf-part", b"XXXX", NEW_YEAR_2020 + 60);
+    let (transfers, _) = server.transfers(tries(0));
+    let outcome = transfers.download(&download(&folder)).await.expect("works");
+    assert_eq!(outcome.done, Done::Whole);
+    assert_eq!(folder.content("a").expect("is there"), CONTENT);
 }
 
 #[tokio::test]
