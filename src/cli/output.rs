@@ -493,6 +493,7 @@ fn left_out_text(reason: LeftOut) -> &'static str {
         LeftOut::NotAFile => "neither a file nor a directory",
         LeftOut::UnsafeName => "its name cannot be used on the other side",
         LeftOut::KindDiffers => "a file stands where the other side has a directory",
+        LeftOut::Partial => "a partial download",
         LeftOut::TooDeep => "too deep",
     }
 }

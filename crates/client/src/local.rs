@@ -13,7 +13,9 @@ use std::time::SystemTime;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, OpenOptions};
-use wharf_model::{DigestAlgorithm, EntryKind, FileName, Hasher, VirtualPath, escape_for_display};
+use wharf_model::{
+    DigestAlgorithm, EntryKind, FileName, Hasher, PathError, VirtualPath, escape_for_display,
+};
 
 use crate::error::ClientError;
 use crate::plan::Origin;
@@ -78,7 +80,7 @@ impl LocalTree {
         }
     }
 
-    /// The entries of a folder, in no order, without `.`, `..` and partial downloads.
+    /// The entries of a folder, in no order, without `.` and `..`.
     ///
     /// # Errors
     /// [`ClientError::Local`], [`ClientError::BadName`].
@@ -91,9 +93,6 @@ impl LocalTree {
         for entry in entries {
             let entry = entry.map_err(|source| self.error(path, source))?;
             let name = bytes_of_name(&entry.file_name());
-            if is_partial_name(&name) {
-                continue;
-            }
             match entry.metadata() {
                 Ok(metadata) => list.push(LocalEntry::new(name, &metadata)),
                 // Removed since the folder was read.
@@ -170,11 +169,15 @@ impl LocalTree {
     ///
     /// # Errors
     /// [`ClientError::IsADirectory`] when a directory stands under the final
-    /// name; [`ClientError::Local`], [`ClientError::BadName`].
+    /// name; [`ClientError::BadName`], also for a name that could be that of
+    /// another download's partial; [`ClientError::Local`].
     pub fn open_partial(&self, target: &VirtualPath) -> Result<PartialFile, ClientError> {
         let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
             return Err(ClientError::IsADirectory);
         };
+        if is_partial_name(name) {
+            return Err(bad_name(name, PathError::Reserved));
+        }
         let name = FileName::parse(name).map_err(|source| bad_name(name, source))?;
         let dir = self
             .root
@@ -196,6 +199,10 @@ impl LocalTree {
             .map_err(failed)?
             .into_std();
         lock(&file).map_err(failed)?;
+        // The download that held the lock may have put this file in place meanwhile.
+        if !is_called(&file, &dir, &part_name).map_err(failed)? {
+            return Err(failed(in_use()));
+        }
         let metadata = file.metadata().map_err(failed)?;
         Ok(PartialFile {
             size: metadata.len(),
@@ -344,6 +351,12 @@ impl PartialFile {
         if options.durable {
             self.file.sync_all().map_err(|source| self.error(source))?;
         }
+        if !is_called(&self.file, &self.dir, &self.part_name)
+            .map_err(|source| self.error(source))?
+        {
+            let source = io::Error::other("the partial download was moved away or replaced");
+            return Err(self.error(source));
+        }
         self.dir
             .rename(&self.part_name, &self.dir, &self.final_name)
             .map_err(|source| self.error(source))?;
@@ -358,9 +371,7 @@ impl PartialFile {
     /// # Errors
     /// [`ClientError::Local`].
     pub fn discard(self) -> Result<(), ClientError> {
-        self.dir
-            .remove_file(&self.part_name)
-            .map_err(|source| self.error(source))
+        self.remove().map_err(|source| self.error(source))
     }
 
     /// Leaves the partial for a later transfer, marked with the source's time:
@@ -369,11 +380,19 @@ impl PartialFile {
         let empty = self.file.metadata().is_ok_and(|facts| facts.len() == 0);
         if empty {
             // Nothing to resume; failing leaves an empty file that the next transfer takes over.
-            let _ = self.dir.remove_file(&self.part_name);
+            let _ = self.remove();
         } else if let Some(time) = source_modified {
             // Failing leaves the time of the last write, which serves nearly as well.
             let _ = self.file.set_modified(time);
         }
+    }
+
+    /// Removes the name, unless it is another file's by now.
+    fn remove(&self) -> io::Result<()> {
+        if is_called(&self.file, &self.dir, &self.part_name)? {
+            self.dir.remove_file(&self.part_name)?;
+        }
+        Ok(())
     }
 
     fn error(&self, source: io::Error) -> ClientError {
@@ -422,8 +441,15 @@ fn is_marked(_: &std::fs::Metadata) -> bool {
     false
 }
 
-fn is_partial_name(name: &[u8]) -> bool {
-    name.starts_with(b".") && name.ends_with(PARTIAL_SUFFIX)
+/// Whether a name has the form of a partial's, on file systems that do not
+/// tell capitals from small letters too. A file of such a name is not
+/// transferred: it might be taken for the begin of another.
+pub(crate) fn is_partial_name(name: &[u8]) -> bool {
+    let suffix = name
+        .len()
+        .checked_sub(PARTIAL_SUFFIX.len())
+        .and_then(|at| name.get(at..));
+    name.starts_with(b".") && suffix.is_some_and(|end| end.eq_ignore_ascii_case(PARTIAL_SUFFIX))
 }
 
 const PARTIAL_SUFFIX: &[u8] = b".wharf-part";
@@ -443,14 +469,38 @@ fn refuse_what_is_no_file(dir: &Dir, name: &Path) -> io::Result<()> {
 fn lock(file: &File) -> io::Result<()> {
     match file.try_lock() {
         Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            "another download writes to the same file",
-        )),
+        Err(TryLockError::WouldBlock) => Err(in_use()),
         // Some network file systems have no locks; the download still works.
         Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+fn in_use() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "another download writes to the same file",
+    )
+}
+
+/// Whether `name` in `dir` is this very file.
+#[cfg(unix)]
+fn is_called(file: &File, dir: &Dir, name: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use cap_std::fs::MetadataExt as _;
+    let named = match dir.symlink_metadata(name) {
+        Err(error) if is_absent(&error) => return Ok(false),
+        named => named?,
+    };
+    let open = file.metadata()?;
+    Ok((named.dev(), named.ino()) == (open.dev(), open.ino()))
+}
+
+/// The lock alone keeps others away where files have no number to tell.
+#[cfg(not(unix))]
+fn is_called(_: &File, _: &Dir, _: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 /// Makes a rename in `dir` durable, where the system has a way to.
@@ -476,7 +526,7 @@ fn local_error(path: &Path, source: io::Error) -> ClientError {
     }
 }
 
-fn bad_name(name: &[u8], source: wharf_model::PathError) -> ClientError {
+fn bad_name(name: &[u8], source: PathError) -> ClientError {
     ClientError::BadName {
         name: escape_for_display(name),
         source,
@@ -504,7 +554,7 @@ fn os_name(bytes: &[u8]) -> Result<PathBuf, ClientError> {
 fn os_name(bytes: &[u8]) -> Result<PathBuf, ClientError> {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains(['\\', ':']) => Ok(PathBuf::from(text)),
-        _ => Err(bad_name(bytes, wharf_model::PathError::NotAName)),
+        _ => Err(bad_name(bytes, PathError::NotAName)),
     }
 }
 
@@ -632,11 +682,10 @@ mod tests {
     }
 
     #[test]
-    fn partials_are_not_listed_and_links_are_reported_as_links() {
+    fn entries_are_listed_with_their_kinds_and_sizes() {
         let (_temp, tree, dir) = folder();
         dir.write("file", b"abc").expect("writes");
         dir.create_dir("sub").expect("makes");
-        let _partial = tree.open_partial(&path("/x")).expect("opens");
         let mut names: Vec<_> = tree
             .list(&VirtualPath::root())
             .expect("lists")
@@ -651,6 +700,34 @@ mod tests {
                 (b"sub".to_vec(), EntryKind::Directory, 0)
             ]
         );
+    }
+
+    #[test]
+    fn a_name_of_a_partials_form_is_no_target() {
+        let (_temp, tree, _dir) = folder();
+        for name in ["/.a.wharf-part", "/.a.WHARF-part", "/d/../.wharf-part"] {
+            let refused = tree.open_partial(&path(name));
+            assert!(
+                matches!(refused, Err(ClientError::BadName { .. })),
+                "{name}"
+            );
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_file_that_was_written_is_put_in_place() {
+        let (_temp, tree, dir) = folder();
+        let partial = tree.open_partial(&path("/a")).expect("opens");
+        dir.rename(".a.wharf-part", &dir, "moved").expect("renames");
+        dir.write(".a.wharf-part", b"other").expect("writes");
+        assert!(partial.commit(CommitOptions::default()).is_err());
+        assert!(!dir.exists("a"));
+        let partial = tree.open_partial(&path("/b")).expect("opens");
+        dir.rename(".b.wharf-part", &dir, "b").expect("renames");
+        dir.write(".b.wharf-part", b"other").expect("writes");
+        partial.discard().expect("leaves the other alone");
+        assert_eq!(dir.read(".b.wharf-part").expect("is there"), b"other");
     }
 
     #[test]

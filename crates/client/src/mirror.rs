@@ -12,7 +12,7 @@ use wharf_model::{EntryKind, VirtualPath};
 use crate::batch::{Summary, Work, run_batch};
 use crate::error::ClientError;
 use crate::filter::Filter;
-use crate::local::LocalTree;
+use crate::local::{LocalTree, is_partial_name};
 use crate::plan::{Action, plan};
 use crate::pool::Pool;
 use crate::progress::{Direction, DryStep, Event, LeftOut, Side};
@@ -235,7 +235,8 @@ async fn walk_both(
         walk,
         remote_observer,
     )
-    .await;
+    .await
+    .map(|entries| without_partial_names(entries, remote_observer));
     match ends.direction {
         Direction::Download => {
             let target = match ends.tree.stat(&ends.local)? {
@@ -254,6 +255,24 @@ async fn walk_both(
             Ok((source, target))
         }
     }
+}
+
+/// Leaves out what is called like a partial download, and what is in it: in
+/// the folder it would pass for the begin of another file.
+fn without_partial_names(
+    mut entries: Vec<TreeEntry>,
+    observer: &dyn crate::Observer,
+) -> Vec<TreeEntry> {
+    entries.retain(|entry| {
+        if entry.path.file_name().is_some_and(is_partial_name) {
+            observer.observe(Event::LeftOut {
+                name: entry.path.as_relative_bytes(),
+                reason: LeftOut::UnsafeName,
+            });
+        }
+        !entry.path.components().any(is_partial_name)
+    });
+    entries
 }
 
 async fn make_target_root(transfers: &Transfers, ends: &MirrorEnds) -> Result<(), ClientError> {

@@ -178,6 +178,8 @@ pub enum LeftOut {
     UnsafeName,
     /// A file stands where the other side has a directory, or the reverse.
     KindDiffers,
+    /// A partial download, or a file that is called like one.
+    Partial,
     /// Deeper than any tree should be.
     TooDeep,
 }

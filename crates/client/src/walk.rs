@@ -11,7 +11,7 @@ use wharf_model::{EntryKind, FileName, VirtualPath};
 
 use crate::error::ClientError;
 use crate::filter::Filter;
-use crate::local::LocalTree;
+use crate::local::{LocalTree, is_partial_name};
 use crate::plan::Facts;
 use crate::pool::Pool;
 use crate::progress::{Event, LeftOut, Observer};
@@ -98,7 +98,8 @@ pub struct WalkOptions {
     pub retries: u32,
 }
 
-/// Lists everything below `root` of a local folder, directories before what is in them.
+/// Lists everything below `root` of a local folder, directories before what is
+/// in them. Partial downloads are left out: they are not anyone's content yet.
 ///
 /// # Errors
 /// The first folder that cannot be read.
@@ -117,6 +118,10 @@ pub fn walk_local(
             let Some(path) = child(&directory, &entry.name, observer) else {
                 continue;
             };
+            if is_partial_name(&entry.name) {
+                left_out(observer, &path, LeftOut::Partial);
+                continue;
+            }
             if !takes_part(&path, entry.kind, filter, observer) {
                 continue;
             }

@@ -241,6 +241,50 @@ async fn hostile_names_never_leave_the_folder() {
 }
 
 #[tokio::test]
+async fn a_name_of_a_partials_form_never_becomes_another_files_content() {
+    for features in [EVERYTHING, OLD] {
+        let server = FakeServer::start(features).await;
+        server.put("/s/foo", b"the content", NEW_YEAR_2020);
+        server.put("/s/.foo.wharf-part", b"evil", NEW_YEAR_2020);
+        server.put("/s/.d.wharf-part/x", b"evil", NEW_YEAR_2020);
+        let folder = Folder::new();
+        let (transfers, recorder) = transfers(&server);
+        let down = ends(Direction::Download, &folder, "/s");
+        mirror(&transfers, &down, &options(false))
+            .await
+            .expect("ends");
+        assert_eq!(folder.names(), ["foo"]);
+        assert_eq!(folder.content("foo").expect("is there"), b"the content");
+        assert_eq!(
+            steps(&recorder),
+            [
+                "left out .d.wharf-part UnsafeName",
+                "left out .foo.wharf-part UnsafeName",
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn partial_downloads_are_not_uploaded_and_that_is_told() {
+    let server = FakeServer::start(EVERYTHING).await;
+    server.put("/s/.b.wharf-part", b"theirs", NEW_YEAR_2020);
+    let folder = Folder::new();
+    folder.put("a", b"a", NEW_YEAR_2020);
+    folder.put(".a.wharf-part", b"mine", NEW_YEAR_2020);
+    let (transfers, recorder) = transfers(&server);
+    let up = ends(Direction::Upload, &folder, "/s");
+    mirror(&transfers, &up, &options(true)).await.expect("ends");
+    assert_eq!(server.tree(), ["/s", "/s/.b.wharf-part", "/s/a"]);
+    assert_eq!(steps(&recorder), ["left out .a.wharf-part Partial"]);
+    let down = ends(Direction::Download, &folder, "/s");
+    mirror(&transfers, &down, &options(true))
+        .await
+        .expect("ends");
+    assert_eq!(folder.names(), [".a.wharf-part", "a"]);
+}
+
+#[tokio::test]
 async fn a_tree_without_end_is_cut_off() {
     let server = FakeServer::start(EVERYTHING).await;
     server.always("MLSD", Act::Data(b"type=dir; d\r\n"));
