@@ -75,7 +75,7 @@ async fn cat_one(site: &Site, found: &Found, out: &StandardOutput) -> Result<(),
         tokio::time::sleep(PAUSE).await;
         let now = stat(&site.pool, path, site.retries).await?;
         if (now.size, now.modified) != (found.entry.size, found.entry.modified) {
-            return Err(ClientError::Changed);
+            return Err(ClientError::SourceChanged);
         }
     }
 }

@@ -152,9 +152,10 @@ pub enum ClientError {
         /// Hexadecimal digest of the server's copy.
         remote: String,
     },
-    /// The file is no longer the one whose transfer was begun.
-    #[error("the file changed meanwhile; run the command again for the new one")]
-    Changed,
+    /// The source was written to meanwhile: what was moved is neither its old
+    /// content nor its new one.
+    #[error("the file changed while it was transferred; once it rests, run the command again")]
+    SourceChanged,
     /// The transfer ended without an error and moved the wrong number of bytes.
     #[error("the copies differ: {expected} bytes were expected and {moved} came")]
     SizeMismatch {
@@ -253,7 +254,7 @@ impl ClientError {
             | Self::UnknownServer { .. }
             | Self::ServerChanged { .. } => ErrorKind::Encryption,
             Self::Protocol(_) => ErrorKind::Protocol,
-            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Changed => {
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::SourceChanged => {
                 ErrorKind::Verification
             }
             Self::Local { .. } => ErrorKind::Local,

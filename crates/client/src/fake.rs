@@ -340,6 +340,7 @@ pub(crate) struct Recorder {
     events: Mutex<Vec<String>>,
     cancel: CancellationToken,
     cancels_at_progress: AtomicBool,
+    at_progress: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Recorder {
@@ -349,6 +350,11 @@ impl Recorder {
             .lock()
             .expect("no test panics in the lock")
             .clone()
+    }
+
+    /// Does this as soon as a byte has been moved.
+    pub(crate) fn at_progress(&self, work: impl FnOnce() + Send + 'static) {
+        *self.at_progress.lock().expect("no test panics in the lock") = Some(Box::new(work));
     }
 
     /// Cancels the transfers as soon as a byte has been moved.
@@ -374,6 +380,10 @@ impl Observer for Recorder {
             Event::Advanced { .. } => {
                 if self.cancels_at_progress.load(Ordering::Relaxed) {
                     self.cancel.cancel();
+                }
+                let mut work = self.at_progress.lock().expect("no test panics in the lock");
+                if let Some(work) = work.take() {
+                    work();
                 }
                 return;
             }

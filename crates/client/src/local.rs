@@ -268,6 +268,17 @@ pub struct LocalSource {
     pub modified: Option<SystemTime>,
 }
 
+impl LocalSource {
+    /// Whether the file was written to since it was opened, as far as size and time tell.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn has_changed(&self) -> io::Result<bool> {
+        let now = self.file.metadata()?;
+        Ok((now.len(), now.modified().ok()) != (self.size, self.modified))
+    }
+}
+
 /// The file that a download is written to until it is proven. Locked while it is open.
 #[derive(Debug)]
 pub struct PartialFile {
@@ -759,5 +770,8 @@ mod tests {
         let mut text = String::new();
         source.file.read_to_string(&mut text).expect("reads");
         assert_eq!((source.size, text.as_str()), (3, "abc"));
+        assert!(!source.has_changed().expect("looks"));
+        dir.write("file", b"abcd").expect("writes");
+        assert!(source.has_changed().expect("looks"));
     }
 }

@@ -194,7 +194,8 @@ impl Transfers {
                 }
                 Err(error) => error,
             };
-            if attempt.position() >= attempt.furthest + PROGRESS_BYTES {
+            let is_the_networks = !matches!(error, ClientError::SourceChanged);
+            if is_the_networks && attempt.position() >= attempt.furthest + PROGRESS_BYTES {
                 // The network is bad and not hopeless: a long file gets through in pieces.
                 attempt.retries = 0;
             }
@@ -237,7 +238,11 @@ impl Transfers {
 
     /// Whether another attempt makes sense; then the wait before it is over.
     async fn wait_for_retry(&self, attempt: &mut Attempt<'_>, error: &ClientError) -> bool {
-        let passing = error.is_transient() || matches!(error, ClientError::SizeMismatch { .. });
+        let passing = error.is_transient()
+            || matches!(
+                error,
+                ClientError::SizeMismatch { .. } | ClientError::SourceChanged
+            );
         // A resumed file that proved wrong was resumed wrongly, and some servers
         // announce REST and refuse it: once more, from the first byte.
         let resumed_wrongly = !attempt.was_whole
@@ -540,6 +545,10 @@ impl Transfers {
         let advanced = |bytes| attempt.advance(self, bytes);
         let context = self.pump_context(&advanced, &shown);
         let hasher = pump_from_file(file, &mut *write, hasher, &context).await?;
+        if source.has_changed().map_err(local)? {
+            // Dropped unfinished, the copy counts as cut and not as the file.
+            return Err(ClientError::SourceChanged);
+        }
         write.finish().await?;
         let size = offset + (attempt.moved_bytes() - moved_before);
         expect_size(Some(source.size), size)?;

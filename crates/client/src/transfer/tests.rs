@@ -424,6 +424,29 @@ async fn a_complete_file_is_not_taken_for_a_begin_unless_someone_says_so() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_file_that_changes_while_it_is_uploaded_is_uploaded_again() {
+    let other = b"abcdefghij";
+    for features in [EVERYTHING, OLD] {
+        for retries in [0, 1] {
+            let server = FakeServer::start(features).await;
+            let folder = Folder::new();
+            folder.put("a", CONTENT, NEW_YEAR_2020);
+            let (transfers, events) = server.transfers(tries(retries));
+            let dir = folder.dir.try_clone().expect("a handle");
+            events.at_progress(move || dir.write("a", other).expect("writes"));
+            let result = transfers.upload(&upload(&folder)).await;
+            if retries == 0 {
+                assert!(matches!(result, Err(ClientError::SourceChanged)));
+                assert_ne!(server.content("/a").as_deref(), Some(CONTENT));
+            } else {
+                assert_eq!(result.expect("works").attempts, 2);
+                assert_eq!(server.content("/a").expect("is there"), other);
+            }
+        }
+    }
+}
+
 /// Does `work` in the wait before the second attempt.
 async fn before_the_second_attempt(events: &Recorder, work: impl FnOnce()) {
     while !events.events().iter().any(|event| event == "retrying 2") {
