@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use wharf_model::VirtualPath;
+use tokio::time::timeout;
 use wharf_net::Stream;
 use wharf_proto::ftp::reply::{Reply, ReplyCode, parse_quoted_path};
 
@@ -61,18 +62,26 @@ impl Opening {
         })
     }
 
-    /// Waits until the server is ready.
+    /// Takes the greeting. 120 promises another one (RFC 959 §5.4); however many
+    /// come, all of them together have until the deadline.
     pub(super) async fn greet(&mut self) -> Result<Reply, ClientError> {
         let deadline = self.server.deadlines.reply;
-        // 120: ready in some minutes (RFC 959 §5.4).
-        loop {
-            let reply = self.control.reply(Waiting::Reply, deadline).await?;
-            match reply.code() {
-                code if code.is_preliminary() => {}
-                code if code.is_completion() => return Ok(reply),
-                _ => return Err(refusal(&reply)),
+        let greeting = async {
+            loop {
+                let reply = self.control.reply(Waiting::Reply, deadline).await?;
+                match reply.code() {
+                    code if code.is_preliminary() => {}
+                    code if code.is_completion() => return Ok(reply),
+                    _ => return Err(refusal(&reply)),
+                }
             }
-        }
+        };
+        timeout(deadline, greeting).await.unwrap_or_else(|_| {
+            Err(ClientError::Timeout {
+                waiting: Waiting::Reply,
+                after: deadline,
+            })
+        })
     }
 
     /// Encrypts the connection, as far as it should be and is not.

@@ -549,6 +549,16 @@ async fn a_server_that_never_answers_is_left_after_the_deadline() {
     assert!(!session.is_usable(), "the reply may still come");
 }
 
+#[tokio::test]
+async fn a_server_that_promises_its_greeting_for_ever_is_left_after_the_deadline() {
+    let server = FakeServer::start(EVERYTHING).await;
+    server.once("CONNECT", Act::Babble(b"120 Ready in a minute.\r\n"));
+    let mut connector = server.connector();
+    connector.deadlines.reply = Duration::from_millis(200);
+    let error = connector.connect().await.err().expect("promises");
+    assert!(matches!(error, ClientError::Timeout { .. }), "{error:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_transfer_that_stands_still_is_given_up() {
     let server = FakeServer::start(EVERYTHING).await;
