@@ -31,9 +31,7 @@ pub(super) fn refusal(reply: &Reply) -> ClientError {
         code if code.as_u16() >= 500 => match () {
             () if said.mentions(&["quota"]) => ClientError::OverQuota(said),
             () if said.mentions(&["no space", "disk full"]) => ClientError::ServerDiskFull(said),
-            () if said.mentions(&["already exists", "file exists"]) => {
-                ClientError::AlreadyExists(said)
-            }
+            () if said.mentions(EXISTS) => ClientError::AlreadyExists(said),
             () => ClientError::Refused(said),
         },
         _ => ClientError::Protocol(format!("unexpected reply {said}")),
@@ -53,6 +51,8 @@ pub(super) fn is_not_understood(reply: &Reply) -> bool {
 
 /// 521, of the expired RFC 1639 and its heirs: a directory to be made exists.
 const DIRECTORY_EXISTS: u16 = 521;
+
+const EXISTS: &[&str] = &["already exists", "exists already", "file exists"];
 
 const TOO_MANY: &[&str] = &["too many", "maximum", "limit", "max clients"];
 
@@ -76,6 +76,20 @@ mod tests {
     fn kind(code: u16, text: &str) -> ErrorKind {
         let code = ReplyCode::new(code).expect("a code");
         refusal(&Reply::new(code, text)).kind()
+    }
+
+    #[test]
+    fn what_stands_already_is_told_from_what_is_forbidden() {
+        for (code, text) in [
+            (521, "\"/x\" directory exists"),
+            (550, "Something with this name already exists."),
+            (550, "Something with this name exists already."),
+            (550, "Can't create directory: File exists"),
+        ] {
+            let code = ReplyCode::new(code).expect("a code");
+            let error = refusal(&Reply::new(code, text));
+            assert!(matches!(error, ClientError::AlreadyExists(_)), "{text}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) fn reply_to(refusal: &Refusal) -> Reply {
         Refusal::NotAFile => (ReplyCode::UNAVAILABLE, "Not a regular file."),
         Refusal::AlreadyExists => (
             ReplyCode::UNAVAILABLE,
-            "Something with this name exists already.",
+            "Something with this name already exists.",
         ),
         Refusal::NotEmpty => (ReplyCode::UNAVAILABLE, "Directory not empty."),
         Refusal::NotPermitted => (
@@ -128,6 +128,12 @@ const BANNED: &str = "Too many failed logins from your address; try again later.
 mod tests {
     use super::*;
     use wharf_model::PathError;
+
+    #[test]
+    fn what_exists_is_told_in_the_words_that_clients_look_for() {
+        let reply = reply_to(&Refusal::AlreadyExists);
+        assert!(String::from_utf8_lossy(reply.text()).contains("already exists"));
+    }
 
     #[test]
     fn refusals_have_the_codes_that_clients_switch_on() {
