@@ -151,8 +151,9 @@ fn plan_mirror<'t>(source: &'t [TreeEntry], target: &'t [TreeEntry], delete: boo
         target.iter().map(|entry| (&entry.path, entry)).collect();
     let mut steps = Steps::default();
     let mut replaced = HashSet::new();
+    let mut conflicting = HashSet::new();
     for entry in source {
-        if has_ancestor_in(&entry.path, &steps.conflicts) {
+        if is_at_or_below(&entry.path, &conflicting) {
             continue;
         }
         let there = standing.get(&entry.path).copied();
@@ -164,6 +165,7 @@ fn plan_mirror<'t>(source: &'t [TreeEntry], target: &'t [TreeEntry], delete: boo
             (_, Some(there)) if !fits(there) => {
                 if !delete {
                     steps.conflicts.push(&entry.path);
+                    conflicting.insert(&entry.path);
                     continue;
                 }
                 replaced.insert(&there.path);
@@ -198,11 +200,11 @@ fn contents_first(entries: &mut [&TreeEntry]) {
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.path.components().count()));
 }
 
-fn has_ancestor_in(path: &VirtualPath, list: &[&VirtualPath]) -> bool {
-    list.iter().any(|ancestor| path.starts_with(ancestor))
-}
-
+/// Costs as many look-ups as the path has components, however large the set is.
 fn is_at_or_below(path: &VirtualPath, set: &HashSet<&VirtualPath>) -> bool {
+    if set.is_empty() {
+        return false;
+    }
     let mut at = Some(path.clone());
     while let Some(ancestor) = at {
         if set.contains(&ancestor) {

@@ -44,6 +44,7 @@ pub async fn walk_remote(
     observer: &dyn Observer,
 ) -> Result<Vec<TreeEntry>, ClientError> {
     let mut found = Vec::new();
+    let mut path_bytes = 0;
     let mut level = vec![VirtualPath::root()];
     for depth in 0.. {
         if level.is_empty() {
@@ -77,12 +78,13 @@ pub async fn walk_remote(
                 if entry.kind == EntryKind::Directory {
                     level.push(entry.path.clone());
                 }
+                path_bytes += entry.path.as_bytes().len();
                 found.push(entry);
-            }
-            if found.len() > MAX_ENTRIES {
-                return Err(ClientError::Protocol(
-                    "the server's tree does not end".to_owned(),
-                ));
+                if found.len() > MAX_ENTRIES || path_bytes > MAX_PATH_BYTES {
+                    return Err(ClientError::Protocol(
+                        "the server's tree does not end".to_owned(),
+                    ));
+                }
             }
         }
     }
@@ -214,5 +216,9 @@ fn left_out(observer: &dyn Observer, path: &VirtualPath, reason: LeftOut) {
 /// Deeper trees are loops or traps.
 const MAX_DEPTH: usize = 200;
 
-/// Most entries of one walk.
-const MAX_ENTRIES: usize = 10_000_000;
+/// Most entries of one walk: at some 250 bytes of memory each beside its path, 500 MB.
+const MAX_ENTRIES: usize = 2_000_000;
+
+/// Most bytes of all paths of one walk. A short line of a listing becomes the
+/// path of the whole way to it, so that their number alone bounds little.
+const MAX_PATH_BYTES: usize = 256 * 1024 * 1024;

@@ -243,9 +243,12 @@ struct Bounds {
     bytes: u64,
 }
 
+/// An entry takes some 150 bytes of memory and its name, so that a hostile
+/// listing costs about 130 MB at most; directories of this size are beyond what
+/// servers list in good time.
 const BOUNDS: Bounds = Bounds {
-    entries: 2_000_000,
-    bytes: 512 * 1024 * 1024,
+    entries: 500_000,
+    bytes: 64 * 1024 * 1024,
 };
 
 impl Listing {
