@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use wharf_model::VirtualPath;
 use tokio::time::timeout;
+use wharf_model::VirtualPath;
 use wharf_net::Stream;
 use wharf_proto::ftp::reply::{Reply, ReplyCode, parse_quoted_path};
 
