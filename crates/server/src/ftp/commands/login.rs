@@ -106,6 +106,9 @@ impl Session {
 
 fn log_refused(name: &[u8], refused: &LoginRefused) {
     let user = wharf_model::escape_for_display(name);
-    let reason = std::error::Error::source(refused).map(ToString::to_string);
+    let first = std::error::Error::source(refused);
+    let reasons = std::iter::successors(first, |reason| reason.source());
+    let reason: Vec<String> = reasons.map(ToString::to_string).collect();
+    let reason = reason.join(": ");
     tracing::warn!(user, error = %refused, reason, "login refused");
 }
