@@ -103,21 +103,43 @@ impl User {
     }
 }
 
-/// Becomes `user` if there is one, and gives up whatever could raise privileges again.
-pub(crate) fn give_up(user: Option<&User>) -> Result<(), PrivilegeError> {
+/// As whom the process runs.
+pub(crate) enum Standing {
+    Root,
+    /// Who was root.
+    Became(User),
+    /// Who never was root.
+    Unprivileged,
+}
+
+impl Standing {
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Root => tracing::warn!(
+                "runs as root, which it does not need once its ports are open; name a user for it with --user"
+            ),
+            Self::Became(user) => {
+                tracing::info!(user = user.name(), uid = %user.uid, gid = %user.gid, "gave up root");
+            }
+            Self::Unprivileged => {}
+        }
+    }
+}
+
+/// Becomes `user` if there is one, and gives up whatever could raise privileges
+/// again. For the log once the server has started: an error is to be the only line.
+pub(crate) fn give_up(user: Option<User>) -> Result<Standing, PrivilegeError> {
     let me = unistd::geteuid();
-    match user {
+    let standing = match user {
         Some(user) if me.is_root() => {
             user.assume()?;
-            tracing::info!(user = user.name(), uid = %user.uid, gid = %user.gid, "gave up root");
+            Standing::Became(user)
         }
-        Some(user) if user.uid == me => {}
-        Some(user) => return Err(PrivilegeError::NotRoot(user.name.clone())),
-        None if me.is_root() => tracing::warn!(
-            "runs as root, which it does not need once its ports are open; name a user for it with --user"
-        ),
-        None => {}
-    }
+        Some(user) if user.uid == me => Standing::Unprivileged,
+        Some(user) => return Err(PrivilegeError::NotRoot(user.name)),
+        None if me.is_root() => Standing::Root,
+        None => Standing::Unprivileged,
+    };
     if !unistd::geteuid().is_root() {
         // Such as the one for low ports, which are open by now.
         let none = CapabilitySets {
@@ -130,7 +152,8 @@ pub(crate) fn give_up(user: Option<&User>) -> Result<(), PrivilegeError> {
             .map_err(|error| PrivilegeError::Capabilities(error.into()))?;
     }
     rustix::thread::set_no_new_privs(true)
-        .map_err(|error| PrivilegeError::NoNewPrivileges(error.into()))
+        .map_err(|error| PrivilegeError::NoNewPrivileges(error.into()))?;
+    Ok(standing)
 }
 
 /// Lets a command that root runs act as the owner of what it works on, the

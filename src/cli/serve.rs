@@ -9,7 +9,7 @@ use crate::cli::settings::Place;
 use crate::compose::{DataDirectory, Foundation, Ports, Server};
 use crate::config::{Address, Config, ListenerTls, LogFormat, PortRange};
 use crate::logging;
-use crate::privileges::{self, User};
+use crate::privileges::{self, Standing, User};
 
 /// Options of `wharf serve`.
 #[derive(clap::Args)]
@@ -104,19 +104,24 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
     if let Some(user) = &user {
         DataDirectory::make_for(user, &config.data_dir)?;
     }
-    privileges::give_up(user.as_ref())?;
+    let standing = privileges::give_up(user)?;
     let foundation = Foundation::lay(&config, ports)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::failed(&error))?;
-    let result = runtime.block_on(serve(&args, config, foundation));
+    let result = runtime.block_on(serve(&args, config, foundation, standing));
     // A digest of a huge file may still run on a thread; nobody waits for it any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn serve(args: &Args, mut config: Config, foundation: Foundation) -> Result<(), CliError> {
+async fn serve(
+    args: &Args,
+    mut config: Config,
+    foundation: Foundation,
+    standing: Standing,
+) -> Result<(), CliError> {
     let listen = |kind| signal(kind).map_err(|error| CliError::failed(&error));
     let mut signals = Signals {
         terminate: listen(SignalKind::terminate())?,
@@ -124,6 +129,7 @@ async fn serve(args: &Args, mut config: Config, foundation: Foundation) -> Resul
         hangup: listen(SignalKind::hangup())?,
     };
     let server = Server::start_on(foundation, &config).await?;
+    standing.log();
     while let Wish::Reload = signals.next().await {
         match args.config() {
             Ok(fresh) => {
