@@ -1,6 +1,7 @@
 //! Builds a server from a configuration, runs it, and ends it in order. The
 //! only place that names concrete back ends.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use crate::config::{self, Address, Config, ListenerTls, Networks};
 use crate::gate::{Gate, GateRules};
 use crate::homes::Homes;
 use crate::privileges::User;
+use crate::sandbox::Reach;
 use crate::tls::{AccountsByCertificate, Tls, TlsError};
 
 /// The file in the data directory that holds the accounts.
@@ -203,6 +205,11 @@ impl Foundation {
             passwords: PasswordPool::new(PasswordPolicy::recommended()),
         })
     }
+
+    /// Where the data is.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data.0
+    }
 }
 
 impl Server {
@@ -300,6 +307,24 @@ impl Server {
     /// Where it listens.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Says in the log which homes lie outside of `reach`: their owners cannot log in.
+    pub(crate) async fn warn_of_homes_outside(&self, reach: &Reach) -> Result<(), StartError> {
+        let mut outside: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        for account in self.store.list().await? {
+            if !reach.covers(&account.home) {
+                let folder = account.home.parent().unwrap_or(&account.home);
+                *outside.entry(folder.to_path_buf()).or_default() += 1;
+            }
+        }
+        for (folder, accounts) in outside {
+            tracing::warn!(
+                accounts,
+                "homes are out of reach; add this to the configuration and start again: home_roots = [{folder:?}]"
+            );
+        }
+        Ok(())
     }
 
     /// Uses what can be changed while running, for sessions that start from now on.

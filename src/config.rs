@@ -20,6 +20,7 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) home_roots: Vec<PathBuf>,
     pub(crate) user: String,
+    pub(crate) sandbox: Sandbox,
     pub(crate) ftp: Ftp,
     pub(crate) ftps: Listeners,
     pub(crate) ssh: Listeners,
@@ -122,6 +123,7 @@ impl Default for Config {
             data_dir: PathBuf::from("./wharf-data"),
             home_roots: Vec::new(),
             user: String::new(),
+            sandbox: Sandbox::BestEffort,
             ftp: Ftp::default(),
             ftps: Listeners::default(),
             ssh: Listeners::default(),
@@ -434,6 +436,15 @@ pub(crate) enum DataBinding {
     Off,
 }
 
+/// Whether the kernel limits which files the server reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Sandbox {
+    Required,
+    BestEffort,
+    Off,
+}
+
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -483,7 +494,7 @@ mod tests {
         let is_key = |line: &str| line.contains(" = ") && !line.starts_with('#');
         let keys = EXAMPLE.lines().filter(|line| is_key(line)).count();
         // Every field of the structs above; a new one belongs into the example.
-        assert_eq!(keys, 44);
+        assert_eq!(keys, 45);
         for (number, line) in EXAMPLE.lines().enumerate() {
             let explained = number > 0
                 && EXAMPLE

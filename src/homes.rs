@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use futures_util::future::BoxFuture;
+use rustix::fs::{Mode, OFlags};
 use tokio::sync::OnceCell;
 use wharf_accounts::{Account, AccountStore, StoreError};
 use wharf_model::{Refusal, Usage};
@@ -87,11 +87,10 @@ impl Homes {
 
     async fn open_fresh(&self, path: &Path) -> Result<Arc<Home>, OpenError> {
         let owned = path.to_path_buf();
-        let root =
-            tokio::task::spawn_blocking(move || Dir::open_ambient_dir(owned, ambient_authority()))
-                .await
-                .map_err(|error| OpenError::Directory(std::io::Error::other(error)))?
-                .map_err(OpenError::Directory)?;
+        let root = tokio::task::spawn_blocking(move || open_directory(&owned))
+            .await
+            .map_err(|error| OpenError::Directory(std::io::Error::other(error)))?
+            .map_err(OpenError::Directory)?;
         let storage = LocalStorage::new(root, self.options);
         let stored = self.store.usage(path).await?;
         let (usage, dirty) = match stored {
@@ -111,9 +110,17 @@ impl Homes {
     }
 }
 
+/// Opens a home to read it. As a mere place (`O_PATH`, cap-std's way) the kernel
+/// would give it out where a sandbox forbids everything in it but looking at attributes.
+fn open_directory(path: &Path) -> std::io::Result<Dir> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty())?;
+    Ok(Dir::from_std_file(directory.into()))
+}
+
 /// Counts a home on the disk without changing anything, for the command line.
 pub(crate) async fn measure(path: &Path) -> Result<Usage, OpenError> {
-    let root = Dir::open_ambient_dir(path, ambient_authority()).map_err(OpenError::Directory)?;
+    let root = open_directory(path).map_err(OpenError::Directory)?;
     Ok(LocalStorage::new(root, LocalOptions::default())
         .measure()
         .await?)

@@ -7,6 +7,7 @@ mod gate;
 mod homes;
 mod logging;
 mod privileges;
+mod sandbox;
 mod tls;
 
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 use nix::unistd::{User, geteuid};
-use wharf_testkit::{Server, Wharf, noise};
+use wharf_testkit::{Ftp, Server, Wharf, noise};
 
 fn wharf() -> Wharf {
     Wharf::new(env!("CARGO_BIN_EXE_wharf"))
@@ -125,7 +125,7 @@ fn every_thread_has_given_up_root_and_the_server_works_on() {
     wharf.configure("[ftp]\ngreeting = \"Two.\"\n");
     server.signal("HUP");
     server.await_log(&["configuration read again"]);
-    let (greeting, _) = wharf_testkit::Ftp::greeted(server.v4());
+    let (greeting, _) = Ftp::greeted(server.v4());
     assert_eq!(greeting.1, "220 Two.\r\n");
 }
 
@@ -168,4 +168,145 @@ fn a_data_directory_is_made_for_the_user_and_one_of_somebody_else_is_refused() {
     refused("nobody", "give it to them with: chown -R nobody: ");
     refused("root", "choose a user without privileges");
     refused("no-such-user", "no such user");
+}
+
+/// Whether the sandbox stands; says so loudly where it does not.
+fn is_fenced(server: &Server) -> bool {
+    let line = server.await_log(&["sandbox: "]);
+    eprintln!("{line}");
+    let fenced = line.contains("only these are reached");
+    if !fenced {
+        eprintln!("SKIPPED: the kernel has no Landlock that is new enough");
+    }
+    fenced
+}
+
+/// USER and PASS; the last reply.
+fn try_login(server: &Server, user: &str) -> (Ftp, u16) {
+    let mut ftp = Ftp::connect(server.v4());
+    assert_eq!(ftp.command(&format!("USER {user}")).0, 331);
+    let code = ftp.command("PASS secret").0;
+    if code == 230 {
+        assert_eq!(ftp.command("TYPE I").0, 200);
+    }
+    (ftp, code)
+}
+
+#[test]
+fn a_home_planted_outside_is_out_of_reach_though_the_database_names_it() {
+    let wharf = wharf();
+    let outside = wharf.scratch().join("outside");
+    std::fs::create_dir(&outside).expect("made");
+    let own = |name: &str, text: String| {
+        let folder = wharf.scratch().join(name);
+        std::fs::create_dir(&folder).expect("made");
+        let path = folder.join("wharf.toml");
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("text").to_owned()
+    };
+    let none = own("none", String::new());
+    let beside = wharf.scratch().join("none");
+    let roots = own("roots", format!("home_roots = [{outside:?}, {beside:?}]\n"));
+    let off = own("off", "sandbox = \"off\"\n".to_owned());
+    // Somebody who can write to the database could do the same.
+    let home = outside.join("mallory");
+    let home = home.to_str().expect("text");
+    let planted = ["--home", home, "--config", &roots];
+    wharf.add_user("mallory", &planted);
+    wharf.add_user("alice", &[]);
+    let beside = beside.join("home");
+    let beside = beside.to_str().expect("text");
+    wharf.add_user("trudy", &["--home", beside, "--config", &roots]);
+    std::fs::write(outside.join("mallory/file"), "outside").expect("written");
+
+    // Nothing else keeps it out.
+    let server = wharf.serve(&["--config", &off]);
+    let (mut ftp, code) = try_login(&server, "mallory");
+    assert_eq!(code, 230);
+    assert_eq!(ftp.command("SIZE file").0, 213);
+    drop(server);
+
+    let server = wharf.serve(&["--config", &none]);
+    if !is_fenced(&server) {
+        return;
+    }
+    let (_, code) = try_login(&server, "mallory");
+    assert_eq!(code, 421);
+    server.await_log(&["Permission denied", "mallory"]);
+    // Files may be read beside the configuration, and there is still no home there.
+    let (_, code) = try_login(&server, "trudy");
+    assert_eq!(code, 421);
+    server.await_log(&[
+        "homes are out of reach",
+        &format!("home_roots = [\\\"{}", outside.display()),
+    ]);
+    server.login("alice");
+    drop(server);
+
+    // The line that the log has asked for.
+    let server = wharf.serve(&["--config", &roots]);
+    let (mut ftp, code) = try_login(&server, "mallory");
+    assert_eq!((code, ftp.command("SIZE file").0), (230, 213));
+}
+
+#[test]
+fn accounts_and_configurations_that_come_later_work_inside_the_fence() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let config = wharf.configure("[ftp]\ngreeting = \"One.\"\n");
+    let server = wharf.serve(&["--config", &config]);
+    if !is_fenced(&server) {
+        return;
+    }
+    wharf.add_user("bob", &[]);
+    for user in ["alice", "bob"] {
+        let mut ftp = server.login(user);
+        assert_eq!(ftp.command("MKD in").0, 257);
+        assert_eq!(ftp.upload("STOR file", &noise(100_000, 4)).0, 226);
+        for (command, code) in [
+            ("RNFR file", 350),
+            ("RNTO in/file", 250),
+            ("SITE CHMOD 600 in/file", 200),
+            ("MFMT 20200101000000 in/file", 213),
+            ("HASH in/file", 213),
+            ("RNFR in", 350),
+            ("RNTO out", 250),
+        ] {
+            let reply = ftp.command(command);
+            assert_eq!(reply.0, code, "{command}: {}", reply.1);
+        }
+    }
+    // As editors do: another file takes the name.
+    let new = wharf.scratch().join("new.toml");
+    std::fs::write(&new, "home_roots = [\"/\"]\n[ftp]\ngreeting = \"Two.\"\n").expect("written");
+    std::fs::rename(&new, &config).expect("renamed");
+    server.signal("HUP");
+    server.await_log(&["configuration read again"]);
+    server.await_log(&["hold from the next start on", "home_roots"]);
+    assert_eq!(Ftp::greeted(server.v4()).0.1, "220 Two.\r\n");
+}
+
+#[test]
+fn a_sandbox_that_is_required_is_there_or_nothing_starts() {
+    let wharf = wharf();
+    let missing = wharf.scratch().join("missing");
+    let config = wharf.configure(&format!(
+        "sandbox = \"required\"\nhome_roots = [{missing:?}]\n"
+    ));
+    let arguments = ["serve", "--ftp", "127.0.0.1:0", "--config", &config];
+    let (success, _, errors) = wharf.run(&arguments, "");
+    assert!(!success);
+    let expected = "in home_roots is not there; make it or leave it out";
+    assert!(errors.contains(expected), "{errors}");
+    std::fs::create_dir(&missing).expect("made");
+    let probe = wharf.serve(&[]);
+    let fenced = is_fenced(&probe);
+    drop(probe);
+    if fenced {
+        assert!(is_fenced(&wharf.serve(&["--config", &config])));
+    } else {
+        let (success, _, errors) = wharf.run(&arguments, "");
+        assert!(!success);
+        assert!(errors.contains("the kernel does not offer it"), "{errors}");
+    }
 }

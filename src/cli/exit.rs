@@ -154,6 +154,12 @@ impl From<crate::privileges::PrivilegeError> for CliError {
     }
 }
 
+impl From<crate::sandbox::SandboxError> for CliError {
+    fn from(error: crate::sandbox::SandboxError) -> Self {
+        Self::Failed(crate::compose::with_source(&error))
+    }
+}
+
 impl From<crate::compose::StartError> for CliError {
     fn from(error: crate::compose::StartError) -> Self {
         Self::Failed(error.to_string())

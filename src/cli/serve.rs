@@ -1,5 +1,7 @@
 //! `wharf serve`.
 
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,6 +12,7 @@ use crate::compose::{DataDirectory, Foundation, Ports, Server};
 use crate::config::{Address, Config, ListenerTls, LogFormat, PortRange};
 use crate::logging;
 use crate::privileges::{self, Standing, User};
+use crate::sandbox::{self, Fence, Reach};
 
 /// Options of `wharf serve`.
 #[derive(clap::Args)]
@@ -20,6 +23,8 @@ Signals:
              TLS policy, certificates, access and login rules
 
 As root, give it a user of its own: wharf serve --user wharf --ftp 0.0.0.0:21
+Where the kernel has Landlock, the server reaches its data, home_roots, configuration and certificates only; see
+sandbox in the configuration.
 
 Example:
   wharf user add alice && wharf serve --ftp 0.0.0.0:2121 --ftps 0.0.0.0:2990")]
@@ -106,11 +111,16 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
     }
     let standing = privileges::give_up(user)?;
     let foundation = Foundation::lay(&config, ports)?;
+    // Read from files that are out of reach afterwards.
+    let cores = available_parallelism().map_or(1, NonZeroUsize::get);
+    let reach = Reach::of(&config, args.place.file(), foundation.data_dir());
+    let fence = sandbox::enforce(config.sandbox, reach)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
         .enable_all()
         .build()
         .map_err(|error| CliError::failed(&error))?;
-    let result = runtime.block_on(serve(&args, config, foundation, standing));
+    let result = runtime.block_on(serve(&args, config, foundation, (standing, fence)));
     // A digest of a huge file may still run on a thread; nobody waits for it any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -120,7 +130,7 @@ async fn serve(
     args: &Args,
     mut config: Config,
     foundation: Foundation,
-    standing: Standing,
+    (standing, fence): (Standing, Fence),
 ) -> Result<(), CliError> {
     let listen = |kind| signal(kind).map_err(|error| CliError::failed(&error));
     let mut signals = Signals {
@@ -130,9 +140,21 @@ async fn serve(
     };
     let server = Server::start_on(foundation, &config).await?;
     standing.log();
+    fence.log();
+    if let Some(reach) = fence.reach() {
+        server.warn_of_homes_outside(reach).await?;
+    }
+    if let Err(error) = args.config() {
+        tracing::warn!(%error, "the configuration cannot be read again; a hangup will change nothing");
+    }
     while let Wish::Reload = signals.next().await {
         match args.config() {
             Ok(fresh) => {
+                if fixed(&fresh) != fixed(&config) {
+                    tracing::warn!(
+                        "data_dir, home_roots, user, sandbox and listen hold from the next start on"
+                    );
+                }
                 server.reload(&fresh);
                 config = fresh;
                 tracing::info!("configuration read again; it holds for new sessions");
@@ -155,6 +177,13 @@ async fn serve(
     };
     tracing::info!(sessions = report.waiting, cut = report.cut, "stopped");
     Ok(())
+}
+
+/// What does not change while the server runs.
+fn fixed(config: &Config) -> impl PartialEq {
+    let listen = [&config.ftp.listen, &config.ftps.listen].map(Clone::clone);
+    let folders = (config.data_dir.clone(), config.home_roots.clone());
+    (listen, folders, config.user.clone(), config.sandbox)
 }
 
 struct Signals {

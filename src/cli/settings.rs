@@ -1,6 +1,6 @@
 //! The options that say where things are: flags over environment over file over defaults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::CliError;
 use crate::config::Config;
@@ -17,6 +17,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The configuration file, if there is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// Reads the configuration.
     #[expect(
         clippy::disallowed_methods,
