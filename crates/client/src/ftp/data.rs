@@ -386,11 +386,13 @@ impl FtpWrite<'_> {
             Err(_) => return Err(stalled(self.stall)),
         }
         hear_end(self.control, self.stall).await?;
-        // Read to its end, which is there by now: what the server sends with TLS are
-        // tickets for the next data connections. Closing over something unread would
-        // reset the connection besides.
-        let mut rest = tokio::io::sink();
-        let _ = timeout(GOODBYE, tokio::io::copy(&mut self.data, &mut rest)).await;
+        if self.data.as_tls().is_some() {
+            // Read to its end, which is there by now: the server sends tickets for the
+            // next data connections. Closing over something unread would reset the
+            // connection besides.
+            let mut rest = tokio::io::sink();
+            let _ = timeout(GOODBYE, tokio::io::copy(&mut self.data, &mut rest)).await;
+        }
         Ok(())
     }
 }

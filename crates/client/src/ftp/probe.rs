@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::data::PassiveOffer;
@@ -28,21 +29,20 @@ impl FtpServer {
             .map_err(|_| self.too_late())?
     }
 
+    /// Connects to one of its addresses, and closes the connection.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`], [`ClientError::Timeout`].
+    pub async fn reach(&self, address: SocketAddr) -> Result<(), ClientError> {
+        self.connect_to(address).await.map(drop)
+    }
+
     /// Connects to one of its addresses, and encrypts the connection if that comes first.
-    /// A server that nothing vouches for is brought before [`crate::Trust::accept`], as in every session.
     ///
     /// # Errors
     /// [`ClientError::Connect`], [`ClientError::Timeout`], and those of encryption.
     pub async fn probe(&self, address: SocketAddr) -> Result<Probe, ClientError> {
-        let connect = tokio::net::TcpStream::connect(address);
-        let socket = timeout(self.deadlines.connect, connect)
-            .await
-            .map_err(|_| self.too_late())?
-            .map_err(|source| ClientError::Connect {
-                host: address.ip().to_string(),
-                port: address.port(),
-                source,
-            })?;
+        let socket = self.connect_to(address).await?;
         let opening = Opening::over(self.clone(), socket).await?;
         Ok(Probe { opening })
     }
@@ -60,6 +60,17 @@ impl FtpServer {
             }
             (error, _) => Err(error),
         }
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> Result<TcpStream, ClientError> {
+        timeout(self.deadlines.connect, TcpStream::connect(address))
+            .await
+            .map_err(|_| self.too_late())?
+            .map_err(|source| ClientError::Connect {
+                host: address.ip().to_string(),
+                port: address.port(),
+                source,
+            })
     }
 
     fn too_late(&self) -> ClientError {
