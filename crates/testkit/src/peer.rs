@@ -34,6 +34,25 @@ struct Sessions {
 impl Peer {
     /// vsftpd with an anonymous account that may write, if it is there.
     pub fn vsftpd() -> Option<Self> {
+        Self::vsftpd_with(|_| String::new())
+    }
+
+    /// The same, with TLS for everything, every data connection bound to its
+    /// session, and both ends of a transfer marked by `close_notify`.
+    pub fn vsftpd_tls() -> Option<Self> {
+        Self::vsftpd_with(|folder| {
+            let certificate = make_certificate(folder);
+            let certificate = certificate.display();
+            format!(
+                "ssl_enable=YES\nallow_anon_ssl=YES\nforce_anon_logins_ssl=YES\n\
+                 force_anon_data_ssl=YES\nforce_local_logins_ssl=YES\nforce_local_data_ssl=YES\n\
+                 require_ssl_reuse=YES\nstrict_ssl_read_eof=YES\nstrict_ssl_write_shutdown=YES\n\
+                 ssl_ciphers=HIGH\nrsa_cert_file={certificate}\nrsa_private_key_file={certificate}\n"
+            )
+        })
+    }
+
+    fn vsftpd_with(more: impl FnOnce(&Path) -> String) -> Option<Self> {
         let program = peer_program("vsftpd/usr/sbin/vsftpd")?;
         let folder = folder_with_home();
         let at = folder.path().display();
@@ -44,8 +63,9 @@ impl Peer {
              write_enable=YES\nanon_upload_enable=YES\nanon_mkdir_write_enable=YES\n\
              anon_other_write_enable=YES\nanon_world_readable_only=NO\nanon_umask=022\n\
              allow_writeable_chroot=YES\nmdtm_write=YES\nconnect_from_port_20=NO\n\
-             xferlog_enable=NO\n",
+             xferlog_enable=NO\n{more}",
             user = own_name(),
+            more = more(folder.path()),
         );
         let file = folder.path().join("vsftpd.conf");
         std::fs::write(&file, configuration).expect("written");
@@ -57,6 +77,60 @@ impl Peer {
 
     /// Pure-FTPd with a virtual account, if it is there. It must be started by root.
     pub fn pure_ftpd() -> Option<Self> {
+        Self::pure_ftpd_with(|_| Vec::new())
+    }
+
+    /// The same, with TLS for control connections and data.
+    pub fn pure_ftpd_tls() -> Option<Self> {
+        Self::pure_ftpd_with(|folder| {
+            let certificate = make_certificate(folder);
+            let file = format!("--certfile={}", certificate.display());
+            vec!["--tls=2".to_owned(), file]
+        })
+    }
+
+    /// ProFTPD with a virtual account and TLS for everything, every data
+    /// connection bound to its session, if it is there. It must be started by root.
+    pub fn proftpd_tls() -> Option<Self> {
+        let program = peer_program("proftpd-core/usr/sbin/proftpd")?;
+        let module = peer_program("proftpd-mod-crypto/usr/lib/proftpd/mod_tls.so")?;
+        let folder = folder_with_home();
+        if std::fs::metadata(folder.path()).expect("facts").uid() != 0 {
+            return skip("ProFTPD serves virtual accounts only when root starts it");
+        }
+        let home = folder.path().join("home");
+        std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY)).expect("given away");
+        let passwords = folder.path().join("passwd");
+        let account = format!(
+            "alice:{SECRET}:65534:65534::{}:/bin/false\n",
+            home.display()
+        );
+        std::fs::write(&passwords, account).expect("written");
+        let secret = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&passwords, secret).expect("set");
+        let certificate = make_certificate(folder.path());
+        let configuration = format!(
+            "ServerType inetd\nServerName test\nModulePath {modules}\nLoadModule mod_tls.c\n\
+             User nobody\nGroup nogroup\nUseReverseDNS off\nUseIPv6 off\nWtmpLog off\n\
+             TransferLog none\nSystemLog none\nScoreboardFile {at}/scoreboard\n\
+             DelayEngine off\nAuthOrder mod_auth_file.c\nAuthUserFile {passwords}\n\
+             RequireValidShell off\nDefaultRoot ~\nAllowOverwrite on\nAllowStoreRestart on\n\
+             <IfModule mod_tls.c>\nTLSEngine on\nTLSRequired on\nTLSProtocol TLSv1.2 TLSv1.3\n\
+             TLSECCertificateFile {certificate}\nTLSECCertificateKeyFile {certificate}\n\
+             TLSLog none\n</IfModule>\n",
+            at = folder.path().display(),
+            modules = module.parent().expect("a folder").display(),
+            passwords = passwords.display(),
+            certificate = certificate.display(),
+        );
+        let file = folder.path().join("proftpd.conf");
+        std::fs::write(&file, configuration).expect("written");
+        let mut command = Command::new(program);
+        command.arg("-c").arg(file);
+        Some(Self::start(command, folder, ("alice", "secret")))
+    }
+
+    fn pure_ftpd_with(more: impl FnOnce(&Path) -> Vec<String>) -> Option<Self> {
         let program = peer_program("pure-ftpd/usr/sbin/pure-ftpd")?;
         let maker = peer_program("pure-ftpd/usr/bin/pure-pw")?;
         let folder = folder_with_home();
@@ -80,6 +154,7 @@ impl Peer {
         let mut command = Command::new(program);
         let login = format!("puredb:{}", database.display());
         command.args(["-l", &login, "-E", "-H", "-u", "1", "-D"]);
+        command.args(more(folder.path()));
         Some(Self::start(command, folder, ("alice", "secret")))
     }
 
@@ -128,6 +203,11 @@ impl Peer {
     /// `/`: vsftpd does not enclose its sessions here.
     pub fn root(&self) -> PathBuf {
         self.folder.path().join("home")
+    }
+
+    /// Its certificate, which vouches for itself, and the key of it, where it speaks TLS.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.path().join(CERTIFICATE)
     }
 
     /// Kills the processes of all sessions there are, as a crash would.
@@ -212,6 +292,20 @@ fn make_enterable(folder: &Path) {
     let permissions = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder, permissions).expect("set");
 }
+
+/// A certificate for this machine, and its key, in one PEM file.
+fn make_certificate(folder: &Path) -> PathBuf {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).expect("made");
+    let file = folder.join(CERTIFICATE);
+    let text = made.cert.pem() + &made.signing_key.serialize_pem();
+    std::fs::write(&file, text).expect("written");
+    // Servers take no key that others can read.
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("set");
+    file
+}
+
+const CERTIFICATE: &str = "tls.pem";
 
 fn own_name() -> String {
     let output = Command::new("id").arg("-un").output().expect("runs");
