@@ -3,6 +3,7 @@
 mod ban;
 mod cat;
 mod demo;
+mod doctor;
 mod exit;
 mod get;
 mod hash;
@@ -64,6 +65,8 @@ enum Command {
     Mirror(mirror::Args),
     /// Print the server's digests of files.
     Hash(hash::Args),
+    /// Find out what is wrong with a server, or with the way to it, and what to do.
+    Doctor(doctor::Args),
     /// Work on a server interactively.
     Shell(shell::Args),
 }
@@ -84,6 +87,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Mv(args) => mv::run(args),
         Command::Mirror(args) => mirror::run(args),
         Command::Hash(args) => hash::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Shell(args) => shell::run(args),
     };
     match result {

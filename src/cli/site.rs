@@ -97,6 +97,31 @@ enum OverwriteWhen {
     Always,
 }
 
+impl SiteArgs {
+    /// How to reach the server of `url` and log in to it. May ask for a password.
+    pub(super) fn server(&self, url: &RemoteUrl) -> Result<FtpServer, CliError> {
+        let silence = Duration::from_secs(self.timeout);
+        let deadlines = Deadlines::default();
+        Ok(FtpServer {
+            host: url.host.clone(),
+            port: url.port,
+            credentials: credentials(self, url)?,
+            deadlines: Deadlines {
+                connect: silence.min(deadlines.connect),
+                reply: silence,
+                data_connect: silence.min(deadlines.data_connect),
+                stall: silence,
+            },
+            data_mode: if self.active {
+                DataMode::Active
+            } else {
+                DataMode::Passive
+            },
+            encryption: self.tls.encryption(url.scheme)?,
+        })
+    }
+}
+
 impl TransferArgs {
     /// Files at one time.
     pub(super) fn jobs(&self) -> usize {
@@ -151,25 +176,7 @@ impl Site {
         output: Arc<Output>,
         cancel: CancellationToken,
     ) -> Result<Self, CliError> {
-        let credentials = credentials(args, url)?;
-        let silence = Duration::from_secs(args.timeout);
-        let server = FtpServer {
-            host: url.host.clone(),
-            port: url.port,
-            credentials,
-            deadlines: Deadlines {
-                connect: silence.min(Deadlines::default().connect),
-                reply: silence,
-                data_connect: silence.min(Deadlines::default().data_connect),
-                stall: silence,
-            },
-            data_mode: if args.active {
-                DataMode::Active
-            } else {
-                DataMode::Passive
-            },
-            encryption: args.tls.encryption(url.scheme)?,
-        };
+        let server = args.server(url)?;
         let pool = Arc::new(Pool::new(Arc::new(server), sessions));
         let login = first_login(&pool, url, args.retries, &output);
         let directory = until_cancelled(&cancel, login)

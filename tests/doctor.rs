@@ -1,0 +1,289 @@
+//! `wharf doctor` against servers that are well and servers that are not.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests own the directories that they make"
+)]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use wharf_testkit::{Peer, Wharf};
+
+/// What `wharf doctor --json` has told, and its exit code.
+struct Told {
+    steps: Vec<Value>,
+    code: Option<i32>,
+}
+
+impl Told {
+    fn step(&self, name: &str) -> &Value {
+        let found = self.steps.iter().find(|step| step["step"] == name);
+        found.unwrap_or_else(|| panic!("no step {name} in {:#?}", self.steps))
+    }
+
+    fn result(&self, name: &str) -> &str {
+        self.step(name)["result"].as_str().expect("text")
+    }
+
+    fn says(&self, name: &str, key: &str, part: &str) {
+        let text = self.step(name)[key].as_str().expect("text");
+        assert!(text.contains(part), "{part:?} in {key} of {name}: {text:?}");
+    }
+
+    fn with_result(&self, result: &str) -> Vec<&str> {
+        let those = self.steps.iter().filter(|step| step["result"] == result);
+        those.filter_map(|step| step["step"].as_str()).collect()
+    }
+}
+
+fn run(wharf: &Wharf, arguments: &[&str]) -> Output {
+    let mut command = wharf.command(&[&["doctor"], arguments].concat());
+    let scratch = wharf.scratch();
+    command
+        .env("WHARF_PASSWORD", "secret")
+        .env("HOME", &scratch)
+        .env_remove("XDG_CONFIG_HOME")
+        .current_dir(&scratch)
+        .stdin(Stdio::null());
+    command.output().expect("starts")
+}
+
+fn doctor(wharf: &Wharf, arguments: &[&str]) -> Told {
+    let output = run(wharf, &[&["--json"], arguments].concat());
+    let lines = output.stdout.split(|byte| *byte == b'\n');
+    let steps: Vec<Value> = lines
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).expect("one object a line"))
+        .collect();
+    for step in &steps {
+        assert!(step["seconds"].is_f64(), "{step}");
+        let needs_advice = step["result"] == "warn" || step["result"] == "fail";
+        assert_eq!(step["advice"] != "", needs_advice, "{step}");
+    }
+    Told {
+        steps,
+        code: output.status.code(),
+    }
+}
+
+fn wharf() -> Wharf {
+    Wharf::new(env!("CARGO_BIN_EXE_wharf"))
+}
+
+#[test]
+fn a_server_of_ours_is_well() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let server = wharf.serve(&["--ftps", "127.0.0.1:0"]);
+    let certificate = wharf.data().join("tls/certificate.pem");
+    let certificate = certificate.to_str().expect("text");
+    for url in [
+        format!("ftp://alice@localhost:{}/", server.v4().port()),
+        format!("ftps://alice@127.0.0.1:{}/", server.ftps().port()),
+    ] {
+        let options = [url.as_str(), "--tls", "required", "--try-active"];
+        let told = doctor(
+            &wharf,
+            &[&options[..], &["--ca-file", certificate]].concat(),
+        );
+        assert_eq!(told.code, Some(0), "{:#?}", told.steps);
+        assert!(told.with_result("fail").is_empty());
+        for step in [
+            "resolve",
+            "greeting",
+            "tls",
+            "login",
+            "directory",
+            "features",
+            "epsv",
+            "pasv",
+            "data",
+            "list",
+            "resumption",
+            "active",
+            "upload",
+            "clock",
+            "names",
+            "digest",
+            "download",
+            "resume",
+            "delete",
+        ] {
+            assert_eq!(told.result(step), "ok", "{:#?}", told.step(step));
+        }
+        told.says("tls", "detail", "TLSv1_3");
+        told.says("tls", "detail", "localhost");
+        told.says("tls", "detail", "an authority vouches for it");
+        assert_eq!(told.result("idle"), "skip");
+    }
+    assert_eq!(wharf.usage("alice"), (0, 0));
+
+    let url = format!("ftp://alice@{}/", server.v4());
+    let plain = doctor(&wharf, &[&url, "--tls", "off", "--read-only"]);
+    assert_eq!(plain.code, Some(0));
+    assert_eq!(plain.with_result("warn"), ["tls"]);
+    assert_eq!(plain.result("upload"), "skip");
+
+    let stranger = doctor(&wharf, &[&url, "--tls", "required"]);
+    assert_eq!(stranger.code, Some(12));
+    stranger.says("certificate", "detail", "made by itself");
+    stranger.says("tls", "advice", "--accept-new");
+    let text = run(&wharf, &[&url, "--quiet", "--tls", "required"]);
+    let shown = String::from_utf8_lossy(&text.stdout);
+    assert!(shown.contains("fail  tls"), "{shown}");
+    assert!(!shown.contains("ok "), "{shown}");
+}
+
+#[test]
+fn a_server_that_binds_data_connections_is_examined_to_the_end() {
+    let wharf = wharf();
+    wharf.add_user("alice", &["--rule", "/=list,read"]);
+    wharf.add_user("bob", &[]);
+    let file = wharf.scratch().join("wharf.toml");
+    std::fs::write(&file, "[ftp]\ndata_binding = \"required\"\n").expect("written");
+    let server = wharf.serve(&["--config", file.to_str().expect("text")]);
+    let port = server.v4().port();
+    let told = doctor(&wharf, &[&format!("ftp://bob@127.0.0.1:{port}/")]);
+    assert_eq!(told.code, Some(0), "{:#?}", told.steps);
+    assert_eq!(told.result("resumption"), "ok");
+    assert_eq!(told.result("resume"), "ok");
+    told.says("tls", "detail", "not checked on this machine");
+    // Where nothing may be written, nothing is.
+    let told = doctor(&wharf, &[&format!("ftp://alice@127.0.0.1:{port}/")]);
+    assert_eq!(told.code, Some(0), "{:#?}", told.steps);
+    assert_eq!(told.result("upload"), "skip");
+    told.says("upload", "detail", "may not write");
+}
+
+fn examine_peer(peer: Option<Peer>, is_encrypted: bool, expected_warnings: &[&str]) {
+    let Some(peer) = peer else {
+        return;
+    };
+    let wharf = wharf();
+    let url = format!("ftp://{}/", peer.url_authority());
+    let told = doctor(&wharf, &[&url]);
+    assert_eq!(told.code, Some(0), "{:#?}", told.steps);
+    assert_eq!(
+        told.with_result("warn"),
+        expected_warnings,
+        "{:#?}",
+        told.steps
+    );
+    for step in [
+        "list", "upload", "clock", "names", "download", "resume", "delete",
+    ] {
+        assert_eq!(told.result(step), "ok", "{:#?}", told.step(step));
+    }
+    if is_encrypted {
+        assert_eq!(told.result("tls"), "ok");
+    }
+    let left = std::fs::read_dir(peer.root()).expect("a folder").count();
+    assert_eq!(left, 0, "the file is left behind");
+}
+
+#[test]
+fn vsftpd_is_examined() {
+    examine_peer(Peer::vsftpd(), false, &["tls", "features"]);
+    examine_peer(Peer::vsftpd_tls(), true, &["features"]);
+}
+
+#[test]
+fn pure_ftpd_is_examined() {
+    examine_peer(Peer::pure_ftpd(), false, &["tls", "features"]);
+    // It keeps no sessions that could be resumed.
+    examine_peer(Peer::pure_ftpd_tls(), true, &["features", "resumption"]);
+}
+
+#[test]
+fn proftpd_is_examined() {
+    examine_peer(Peer::proftpd_tls(), true, &["features"]);
+}
+
+/// A server that answers a few commands, and PASV with an address that nobody can reach.
+fn misled_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut control = socket.try_clone().expect("a descriptor");
+                let mut say = move |line: &str| {
+                    // A client that goes away ends the session.
+                    let _ = control.write_all(format!("{line}\r\n").as_bytes());
+                };
+                // Closed again: the port is one where nobody listens.
+                let closed = TcpListener::bind("127.0.0.1:0").expect("a port");
+                let port = closed.local_addr().expect("bound").port();
+                drop(closed);
+                say("220 Hello.");
+                for line in BufReader::new(socket).lines().map_while(Result::ok) {
+                    match line.split(' ').next().unwrap_or_default() {
+                        "USER" => say("331 Password?"),
+                        "PASS" => say("230 Come in."),
+                        "TYPE" | "NOOP" => say("200 Fine."),
+                        "PWD" => say("257 \"/\""),
+                        "CWD" => say("250 Fine."),
+                        "QUIT" => say("221 Goodbye."),
+                        "PASV" => {
+                            let (high, low) = (port >> 8, port & 0xff);
+                            say(&format!("227 Passive (10,1,2,3,{high},{low})."));
+                        }
+                        _ => say("500 What?"),
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_private_passive_address_and_a_closed_port_are_explained() {
+    let address = misled_server();
+    let told = doctor(&wharf(), &[&format!("ftp://alice@{address}/")]);
+    assert_eq!(told.code, Some(8), "{:#?}", told.steps);
+    assert_eq!(
+        told.with_result("warn"),
+        ["tls", "features", "epsv", "pasv"]
+    );
+    told.says("pasv", "detail", "10.1.2.3, a private address");
+    told.says("pasv", "advice", "pasv_address");
+    assert_eq!(told.result("data"), "fail");
+    told.says("data", "advice", "open the server's passive ports");
+    told.says("features", "detail", "MLSD");
+}
+
+#[test]
+fn what_cannot_be_reached_or_does_not_speak_is_told_with_what_to_do() {
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = closed.local_addr().expect("bound");
+    drop(closed);
+    let told = doctor(&wharf(), &[&format!("ftp://alice@{address}/")]);
+    assert_eq!(told.code, Some(8));
+    told.says("connect", "advice", "listens on this port");
+
+    // The kernel accepts and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("bound");
+    let told = doctor(
+        &wharf(),
+        &["--timeout", "1", &format!("ftp://alice@{address}/")],
+    );
+    assert_eq!(told.code, Some(8));
+    assert_eq!(told.result("connect"), "ok");
+    told.says("greeting", "detail", "silent for 1 s");
+    told.says("greeting", "advice", "ftps://");
+    let told = doctor(
+        &wharf(),
+        &["--timeout", "1", &format!("ftps://alice@{address}/")],
+    );
+    assert_eq!(told.code, Some(8));
+    told.says("tls", "advice", "implicit TLS is ftps://");
+
+    let told = doctor(&wharf(), &["ftp://alice@no-such-host.invalid/"]);
+    assert_eq!(told.code, Some(8));
+    told.says("resolve", "advice", "spelling");
+}
