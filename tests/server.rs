@@ -372,6 +372,33 @@ fn a_thousand_sessions_are_held_while_others_transfer() {
 }
 
 #[test]
+fn an_abort_with_urgent_data_is_heard_during_a_download() {
+    let (_wharf, server) = served(&[]);
+    let mut ftp = server.login("alice");
+    assert_eq!(ftp.upload("STOR big", &noise(8_000_000, 9)).0, 226);
+    // RFC 959 §4.1.3: IP and Synch, whose data mark is the urgent byte. BSD's
+    // ftp and lftp send IAC IP IAC as urgent data and the data mark after it.
+    let ways: [[&[u8]; 3]; 2] = [
+        [b"\xff\xf4", b"\xff\xf2", b"ABOR\r\n"],
+        [b"", b"\xff\xf4\xff", b"\xf2ABOR\r\n"],
+    ];
+    for round in 0..20 {
+        for [before, urgent, after] in ways {
+            let data = ftp.passive();
+            assert_eq!(ftp.command("RETR big").0, 150);
+            ftp.send(before);
+            ftp.send_urgent(urgent);
+            ftp.send(after);
+            // Nothing is read, so that the transfer cannot end by itself.
+            assert_eq!(ftp.reply().0, 426, "round {round}");
+            assert_eq!(ftp.reply().0, 226, "round {round}");
+            drop(data);
+        }
+    }
+    assert_eq!(ftp.command("NOOP").0, 200);
+}
+
+#[test]
 fn the_perm_fact_follows_the_rules_of_each_directory() {
     let (wharf, server) = served(&[
         "--permissions",

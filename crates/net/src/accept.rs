@@ -86,6 +86,9 @@ fn admit<S: StreamService>(
     };
     let keepalive = TcpKeepalive::new().with_time(options.keepalive);
     let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+    // Urgent bytes stay where they were sent; a service that reads on past
+    // their mark (`Stream::read_at_once`) sees one stream.
+    let _ = SockRef::from(&socket).set_out_of_band_inline(true);
     let stream = Stream::from(socket);
     stream.set_nodelay();
 

@@ -1,6 +1,6 @@
 //! The one type of byte stream that services see.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -66,6 +66,26 @@ impl Stream {
             }
             Self::Tls(stream) => stream.below().set_reset_on_drop(reset),
             Self::Memory(_) => {}
+        }
+    }
+
+    /// Reads what has come to a plain socket already; `None` where nothing has,
+    /// and for every other stream.
+    ///
+    /// A read ends at the mark of urgent data even if more has come behind it.
+    /// The runtime takes such a short read for the last one and waits for an
+    /// arrival, which has passed. Whoever expects urgent data asks here before it waits.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_at_once(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let Self::Tcp(socket) = self else {
+            return Ok(None);
+        };
+        match (&*SockRef::from(socket)).read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            read => read.map(Some),
         }
     }
 

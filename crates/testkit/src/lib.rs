@@ -335,6 +335,14 @@ impl Ftp {
         self.control.get_mut().write_all(bytes).expect("writes");
     }
 
+    /// Sends bytes as TCP's urgent data, the last of them at its mark.
+    pub fn send_urgent(&mut self, bytes: &[u8]) {
+        let sent = socket2::SockRef::from(self.control.get_ref())
+            .send_out_of_band(bytes)
+            .expect("writes");
+        assert_eq!(sent, bytes.len());
+    }
+
     /// Sends a line and takes the reply.
     pub fn command(&mut self, line: &str) -> Reply {
         self.send(format!("{line}\r\n").as_bytes());

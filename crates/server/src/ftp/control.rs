@@ -30,6 +30,9 @@ const MAX_WAITING_LINES: usize = 64;
 /// Longest time for a client to take its replies before it is given up.
 const REPLY_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Room for most command lines at once.
+const READ_BYTES: usize = 512;
+
 /// Bytes of unsent replies at which they are sent even if more commands wait.
 const OUTPUT_BYTES: usize = 16 * 1024;
 
@@ -67,8 +70,22 @@ impl Control {
             if let Some(line) = self.buffered_line() {
                 return Ok(Some(line));
             }
-            self.input.reserve(512);
-            if self.stream.read_buf(&mut self.input).await? == 0 {
+            // A Telnet Synch (RFC 854) comes as urgent data, at whose mark the read before ended.
+            let mut chunk = [0; READ_BYTES];
+            let read = match self.stream.read_at_once(&mut chunk)? {
+                Some(count) => {
+                    let arrived = chunk.get(..count).unwrap_or_default();
+                    self.input.extend_from_slice(arrived);
+                    // A client that sends without end must not starve the others.
+                    tokio::task::coop::consume_budget().await;
+                    count
+                }
+                None => {
+                    self.input.reserve(READ_BYTES);
+                    self.stream.read_buf(&mut self.input).await?
+                }
+            };
+            if read == 0 {
                 return Ok(None);
             }
         }
