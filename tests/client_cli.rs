@@ -440,6 +440,23 @@ fn no_name_from_a_server_reaches_the_terminal_raw() {
 }
 
 #[test]
+fn a_name_may_hold_every_byte() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let setting = setting();
+    for name in [&b"a\xffb"[..], b"\xff\xff", b"\xff\xf4\xff\xf2x", b"x\xff"] {
+        let name = std::ffi::OsStr::from_bytes(name);
+        std::fs::write(setting.scratch.join(name), b"x").expect("written");
+        let mut put = setting.client(&["put"]);
+        let put = put.arg(name).arg(setting.url("")).output().expect("starts");
+        assert!(put.status.success(), "{put:?}");
+        assert!(setting.wharf.home("alice").join(name).exists());
+        setting.succeed(&["get", &setting.url("*"), "back/"]);
+        assert!(setting.scratch.join("back").join(name).exists());
+        setting.succeed(&["rm", &setting.url("*")]);
+    }
+}
+
+#[test]
 fn passwords_come_from_netrc_or_the_command_says_how_to_give_one() {
     let setting = setting();
     let mut command = setting.client(&["ls", &setting.url("")]);

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use wharf_client::{
     ClientError, Connector, Credentials, DataMode, Deadlines, Direction, Done, Download, Event,
     Evidence, FtpServer, Listed, LocalTree, MirrorEnds, MirrorOptions, Observer, Outcome, Pool,
-    Remote, RemoteEntry, TransferOptions, Transfers, Upload, list, make_directories, mirror, stat,
+    Remote, RemoteEntry, TransferOptions, Transfers, Upload, WriteStart, list, make_directories,
+    mirror, stat,
 };
 use wharf_model::{EntryKind, FileName, Secret, VirtualPath};
 use wharf_testkit::{Peer, noise};
@@ -47,6 +48,7 @@ with_every_peer!(
     what_is_there_is_listed_and_described,
     what_is_missing_is_told_as_missing,
     files_are_moved_both_ways_with_their_times,
+    a_name_may_hold_every_byte,
     entries_are_renamed_and_removed,
     a_download_goes_on_with_what_is_left,
     a_download_survives_the_end_of_its_session,
@@ -307,6 +309,30 @@ async fn files_are_moved_both_ways_with_their_times(setting: Setting) {
         ] {
             assert!(matches!(again.done, Done::Skipped(_)), "{name}: {again:?}");
         }
+    }
+}
+
+async fn a_name_may_hold_every_byte(setting: Setting) {
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+    for name in [&b"a\xffb"[..], b"\xff\xff", b"\xff\xf4\xff\xf2x", b"x\xff"] {
+        let path = setting.home.resolve(name).expect("a path");
+        let mut session = setting.session().await;
+        let file = session.open_write(&path, WriteStart::Replace).await;
+        let mut file = file.expect("opens");
+        file.write(b"content").await.expect("writes");
+        file.finish().await.expect("ends");
+        let stored = std::fs::read_dir(setting.peer.root()).expect("lists");
+        let names: Vec<_> = stored
+            .map(|entry| entry.expect("an entry").file_name().into_vec())
+            .collect();
+        assert_eq!(names, [name]);
+        let listed = session.list(&setting.home).await.expect("lists");
+        assert_eq!(listed.first().map(|entry| &entry.name[..]), Some(name));
+        let found = session.stat(&path).await.expect("is found");
+        assert_eq!(found.size, Some(7));
+        session.remove(&path).await.expect("removes");
+        let place = setting.peer.root().join(std::ffi::OsStr::from_bytes(name));
+        assert!(!place.exists());
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use wharf_model::PathError;
 use wharf_net::{Stream, TlsStream};
-use wharf_proto::ftp::command::encode_command;
+use wharf_proto::ftp::command::{Iac, encode_command};
 use wharf_proto::ftp::reply::{Reply, ReplyCode, ReplyDecoder};
 
 use super::refusal::refusal;
@@ -26,6 +26,8 @@ pub(super) struct Control {
     /// A reply is still due. Whoever is dropped while it is set leaves a
     /// connection on which the next reply would answer the wrong command.
     owed: bool,
+    /// How the server wants a byte 0xFF.
+    iac: Iac,
     /// A reply that was read before its turn.
     returned: Option<Reply>,
     /// Own and other end; the data connections use the same two hosts.
@@ -47,6 +49,7 @@ impl Control {
             buffer: BytesMut::new(),
             reply_deadline,
             owed: true,
+            iac: Iac::default(),
             returned: None,
             local,
             peer,
@@ -78,6 +81,11 @@ impl Control {
     /// Whether every command has had its reply and the server has not hung up.
     pub(super) fn is_in_step(&self) -> bool {
         !self.owed
+    }
+
+    /// Sends a byte 0xFF in this way from now on.
+    pub(super) fn set_iac(&mut self, iac: Iac) {
+        self.iac = iac;
     }
 
     /// Sends a command and reads its reply, whatever it says but 421.
@@ -122,7 +130,7 @@ impl Control {
             return Err(ClientError::Closed(None));
         }
         let mut line = Vec::with_capacity(verb.len() + argument.len() + 3);
-        encode_command(verb, argument, &mut line).map_err(|_| ClientError::BadName {
+        encode_command(verb, argument, self.iac, &mut line).map_err(|_| ClientError::BadName {
             name: wharf_model::escape_for_display(argument),
             source: if argument.contains(&0) {
                 PathError::Nul

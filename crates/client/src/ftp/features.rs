@@ -1,6 +1,7 @@
 //! What a server says it can do (RFC 2389 §3).
 
 use wharf_model::DigestAlgorithm;
+use wharf_proto::ftp::command::Iac;
 
 use crate::remote::{Abilities, PREFERENCE};
 
@@ -142,6 +143,17 @@ impl Features {
         .collect()
     }
 
+    /// How the server reads a byte 0xFF: a Wharf takes Telnet out of its lines
+    /// and would lose a single one before 240 to 254; vsftpd and Pure-FTPd take
+    /// names as they come and would keep both of two.
+    pub(super) fn iac(&self) -> Iac {
+        if self.partials {
+            Iac::Doubled
+        } else {
+            Iac::AsIs
+        }
+    }
+
     /// What of this matters above FTP.
     pub(super) fn abilities(&self) -> Abilities {
         let digests: Vec<_> = PREFERENCE
@@ -227,6 +239,7 @@ mod tests {
         let abilities = features.abilities();
         assert_eq!(abilities.best_range_digest(), Some(DigestAlgorithm::Blake3));
         assert!(abilities.restarts);
+        assert_eq!(features.iac(), Iac::Doubled);
     }
 
     #[test]
@@ -241,6 +254,7 @@ mod tests {
         ]);
         assert!(features.mdtm && features.size && !features.facts && !features.mfmt);
         assert_eq!(features.abilities().best_digest(), None);
+        assert_eq!(features.iac(), Iac::AsIs);
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl Opening {
             protect_data(&mut self.control).await?;
         }
         let features = ask_for_features(&mut self.control).await?;
+        self.control.set_iac(features.iac());
         settle_options(&mut self.control, &features).await?;
         let home = working_directory(&mut self.control).await?;
         let mut session = FtpSession {

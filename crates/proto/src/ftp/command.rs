@@ -245,14 +245,25 @@ impl Command {
     }
 }
 
+/// How a byte 0xFF in an argument is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Iac {
+    /// Twice, as in Telnet (RFC 854): to a server that halves it.
+    Doubled,
+    /// As it is. Most servers take a name's bytes as they come, whatever RFC 959 §2.3 says.
+    #[default]
+    AsIs,
+}
+
 /// Appends one command line for a server: the verb, a space and `argument`
-/// unless it is empty, CRLF. A byte 0xFF is doubled (RFC 854).
+/// unless it is empty, CRLF.
 ///
 /// # Errors
 /// [`LineEndInArgument`] when the argument could end the line and start another command.
 pub fn encode_command(
     verb: &str,
     argument: &[u8],
+    iac: Iac,
     out: &mut Vec<u8>,
 ) -> Result<(), LineEndInArgument> {
     if argument
@@ -267,7 +278,7 @@ pub fn encode_command(
     }
     for byte in argument {
         out.push(*byte);
-        if *byte == 0xff {
+        if *byte == 0xff && iac == Iac::Doubled {
             out.push(0xff);
         }
     }

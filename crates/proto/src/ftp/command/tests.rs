@@ -241,13 +241,15 @@ fn digest_verbs_take_a_range_behind_a_quoted_path_only() {
 fn an_argument_can_never_start_another_command() {
     let mut out = Vec::new();
     assert_eq!(
-        encode_command("RETR", b"a\r\nDELE b", &mut out),
+        encode_command("RETR", b"a\r\nDELE b", Iac::AsIs, &mut out),
         Err(LineEndInArgument)
     );
     assert!(out.is_empty());
-    assert_eq!(encode_command("RETR", b"a\xffb", &mut out), Ok(()));
-    assert_eq!(encode_command("PWD", b"", &mut out), Ok(()));
-    assert_eq!(out, b"RETR a\xff\xffb\r\nPWD\r\n");
+    for iac in [Iac::Doubled, Iac::AsIs] {
+        assert_eq!(encode_command("RETR", b"a\xffb", iac, &mut out), Ok(()));
+    }
+    assert_eq!(encode_command("PWD", b"", Iac::AsIs, &mut out), Ok(()));
+    assert_eq!(out, b"RETR a\xff\xffb\r\nRETR a\xffb\r\nPWD\r\n");
 }
 
 proptest! {
