@@ -26,7 +26,9 @@ pub use digest::{Digest, DigestAlgorithm, Hasher, UnknownAlgorithm};
 pub use entry::{Entry, EntryKind};
 pub use id::{AccountId, AccountName, InvalidAccountName, SessionId};
 pub use network::{InvalidNetwork, NetworkSet};
-pub use path::{FileName, PathError, VirtualPath, escape_for_display};
+pub use path::{
+    DisplayPiece, FileName, PathError, VirtualPath, display_pieces, escape_for_display,
+};
 pub use permission::{PermissionRules, Permissions, UnknownPermission};
 pub use quota::{QuotaLimits, Usage};
 pub use refusal::{QuotaKind, Refusal};

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use unicode_width::UnicodeWidthChar as _;
+
 /// An absolute, normalised path inside an account's tree.
 ///
 /// Bytes, not text: any byte but NUL and `/` may stand in a component.
@@ -216,33 +218,85 @@ pub enum PathError {
     Reserved,
 }
 
-/// Foreign bytes as text that cannot move a cursor, end a line or hide: valid
-/// UTF-8 stays, control characters (C0, DEL, C1) and the bidirectional
-/// overrides become `\xNN` or `\u{…}`, invalid bytes become `\xNN`.
+/// Foreign bytes as text that cannot move a cursor, end a line or hide, and
+/// that stands for these bytes alone: [`display_pieces`] put together.
 pub fn escape_for_display(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '\0'..='\x1f' | '\x7f' => {
-                    text.push_str(&format!("\\x{:02x}", u32::from(character)));
-                }
-                '\u{80}'..='\u{9f}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2066}'..='\u{2069}'
-                | '\u{feff}' => {
-                    text.push_str(&format!("\\u{{{:x}}}", u32::from(character)));
-                }
-                _ => text.push(character),
-            }
-        }
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
+    for piece in display_pieces(bytes) {
+        match piece {
+            DisplayPiece::Plain(character) => text.push(character),
+            DisplayPiece::Escape(escape) => text.push_str(&escape),
         }
     }
     text
 }
+
+/// A part of what [`escape_for_display`] makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DisplayPiece {
+    /// A character as it is.
+    Plain(char),
+    /// What is shown in place of a character or a byte.
+    Escape(String),
+}
+
+/// Takes foreign bytes apart into what can be shown of them. Valid UTF-8 stays,
+/// but for control characters (C0, DEL, C1), characters that cannot be seen or
+/// turn the direction of writing, and marks on top of four others: these become
+/// `\xNN` or `\u{…}`. Invalid bytes become `\xNN`, and a backslash `\\`.
+pub fn display_pieces(bytes: &[u8]) -> impl Iterator<Item = DisplayPiece> {
+    let mut marks = 0;
+    bytes
+        .utf8_chunks()
+        .flat_map(|chunk| {
+            let characters = chunk.valid().chars().map(Ok);
+            characters.chain(chunk.invalid().iter().copied().map(Err))
+        })
+        .map(move |part| {
+            let is_mark = part.is_ok_and(|character| character.width() == Some(0));
+            marks = if is_mark { marks + 1 } else { 0 };
+            match part {
+                Err(byte) => DisplayPiece::Escape(format!("\\x{byte:02x}")),
+                Ok('\\') => DisplayPiece::Escape("\\\\".to_owned()),
+                Ok(character) if character.is_ascii_control() => {
+                    DisplayPiece::Escape(format!("\\x{:02x}", u32::from(character)))
+                }
+                Ok(character) if is_invisible(character) || marks > MAX_MARKS => {
+                    DisplayPiece::Escape(format!("\\u{{{:x}}}", u32::from(character)))
+                }
+                Ok(character) => DisplayPiece::Plain(character),
+            }
+        })
+}
+
+/// Characters above ASCII without a shape of their own: C1 controls, format
+/// characters, fillers, tags, and the planes whose characters nobody has agreed on.
+fn is_invisible(character: char) -> bool {
+    matches!(
+        character,
+        '\u{80}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{10ffff}'
+    )
+}
+
+/// Most marks on one letter: Vietnamese has two, Hebrew with its accents three;
+/// more of them run over the lines around.
+const MAX_MARKS: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -313,6 +367,54 @@ mod tests {
             "gr\u{fc}n \\u{202e}"
         );
         assert_eq!(escape_for_display(b"\xffz"), "\\xffz");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_shown_and_nothing_shows_as_something_else() {
+        for hidden in [
+            '\u{ad}',
+            '\u{34f}',
+            '\u{61c}',
+            '\u{180e}',
+            '\u{200d}',
+            '\u{2028}',
+            '\u{202e}',
+            '\u{2060}',
+            '\u{2064}',
+            '\u{2069}',
+            '\u{3164}',
+            '\u{feff}',
+            '\u{fff9}',
+            '\u{fffb}',
+            '\u{e0041}',
+            '\u{e007f}',
+            '\u{e0100}',
+            '\u{100041}',
+        ] {
+            let shown = escape_for_display(format!("a{hidden}b").as_bytes());
+            assert_eq!(shown, format!("a\\u{{{:x}}}b", u32::from(hidden)));
+        }
+        assert_eq!(escape_for_display(br"a\x01b"), r"a\\x01b");
+        for seen in [
+            "a b",
+            "\u{442}\u{435}\u{301}\u{441}\u{442}",
+            "\u{fffd}",
+            "\u{1f600}",
+            "\u{e00}",
+        ] {
+            assert_eq!(escape_for_display(seen.as_bytes()), seen);
+        }
+    }
+
+    #[test]
+    fn marks_do_not_pile_up() {
+        let name = format!("a{}b{}", "\u{301}".repeat(6), "\u{e47}".repeat(4));
+        let expected = format!(
+            "a{}\\u{{301}}\\u{{301}}b{}",
+            "\u{301}".repeat(4),
+            "\u{e47}".repeat(4)
+        );
+        assert_eq!(escape_for_display(name.as_bytes()), expected);
     }
 
     proptest! {

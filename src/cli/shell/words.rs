@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use wharf_client::{UrlError, UrlPath};
+use wharf_model::{DisplayPiece, display_pieces};
 
 /// The character that stands for the quoted byte 0; the others follow.
 const QUOTED: u32 = 0x10_0000;
@@ -85,9 +86,11 @@ fn escape(rest: &mut std::str::CharIndices<'_>, text: &mut String) {
 }
 
 fn push_quoted(character: char, text: &mut String) {
-    match u8::try_from(character) {
-        Ok(byte) if byte.is_ascii() => text.push(quoted(byte)),
-        _ => text.push(unforged(character)),
+    if character.is_ascii() || as_quoted(character).is_some() {
+        let bytes = character.encode_utf8(&mut [0; 4]).to_owned();
+        text.extend(bytes.bytes().map(quoted));
+    } else {
+        text.push(character);
     }
 }
 
@@ -165,31 +168,24 @@ pub(super) fn has_wildcards(word: &str) -> bool {
     word.contains(['*', '?', '['])
 }
 
-/// A name as a word that splits into this name again.
+/// A name as a word that splits into this name again. What is not quoted for
+/// the shell's sake is written as it is shown.
 pub(super) fn quote(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
-    for chunk in name.utf8_chunks() {
-        for (index, character) in chunk.valid().char_indices() {
-            let leads = text.is_empty() && index == 0 && matches!(character, '-' | '~' | '!' | '#');
-            match character {
-                ' ' | '\'' | '"' | '\\' | '*' | '?' | '[' => {
+    for piece in display_pieces(name) {
+        match piece {
+            DisplayPiece::Escape(escape) => text.push_str(&escape),
+            DisplayPiece::Plain(character) => {
+                let leads = text.is_empty() && matches!(character, '-' | '~' | '!' | '#');
+                if leads || matches!(character, ' ' | '\'' | '"' | '*' | '?' | '[') {
                     text.push('\\');
-                    text.push(character);
                 }
-                _ if leads => {
-                    text.push('\\');
-                    text.push(character);
-                }
-                _ if character.is_whitespace() && !character.is_ascii() => {
+                if character.is_whitespace() && !character.is_ascii() {
                     text.push_str(&format!("\\u{{{:x}}}", u32::from(character)));
+                } else {
+                    text.push(character);
                 }
-                _ => text.push_str(&wharf_model::escape_for_display(
-                    character.encode_utf8(&mut [0; 4]).as_bytes(),
-                )),
             }
-        }
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
         }
     }
     text
@@ -248,11 +244,38 @@ mod tests {
         assert_eq!(texts(&forged)[1], "\u{fffd}".as_bytes());
     }
 
+    /// Names with what is shown in other ways than as it is.
+    fn names() -> impl Strategy<Value = Vec<u8>> {
+        let part = prop_oneof![
+            (1_u8..).prop_map(|byte| vec![byte]),
+            r"[\\xu{}019a-f '-]{1,6}".prop_map(String::into_bytes),
+            "[\u{300}-\u{30f}]{1,7}".prop_map(String::into_bytes),
+            "[\u{ad}\u{a0}\u{61c}\u{200b}-\u{206f}\u{e0000}-\u{e007f}\u{fff9}-\u{fffb}]"
+                .prop_map(String::into_bytes),
+            "[\u{100000}-\u{1000ff}]".prop_map(String::into_bytes),
+            any::<char>().prop_map(|character| character.to_string().into_bytes()),
+        ];
+        let name = proptest::collection::vec(part, 1..10).prop_map(|parts| parts.concat());
+        name.prop_filter("FTP cannot carry it", |name| {
+            !name
+                .iter()
+                .any(|byte| matches!(byte, 0 | b'/' | b'\n' | b'\r'))
+                && name != b"."
+                && name != b".."
+        })
+    }
+
     proptest! {
         #[test]
-        fn every_name_that_is_quoted_is_read_back(name in proptest::collection::vec(1_u8.., 1..40)) {
-            prop_assume!(!name.iter().any(|byte| matches!(byte, b'/' | b'\n' | b'\r')));
-            prop_assume!(name != b"." && name != b"..");
+        fn every_name_that_is_shown_can_be_typed(name in names()) {
+            let shown = wharf_model::escape_for_display(&name);
+            // What separates and quotes words must be quoted by whoever types it.
+            prop_assume!(!shown.contains(|typed: char| typed.is_whitespace() || matches!(typed, '\'' | '"')));
+            prop_assert_eq!(texts(&shown), [name]);
+        }
+
+        #[test]
+        fn every_name_that_is_quoted_is_read_back(name in names()) {
             let line = format!("get {}", quote(&name));
             let (words, open) = split(&line);
             prop_assert!(!open);

@@ -379,7 +379,7 @@ impl Session {
         &mut self,
         verb: Verb,
         path: VirtualPath,
-        text: String,
+        text: impl Into<Vec<u8>>,
         work: Work,
     ) -> Outcome {
         self.forget_transfer_options();

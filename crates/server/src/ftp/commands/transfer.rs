@@ -1,6 +1,6 @@
 //! RETR, STOR, APPE, STOU, and what is said when a transfer has ended.
 
-use wharf_model::{DigestAlgorithm, Refusal, VirtualPath, escape_for_display};
+use wharf_model::{DigestAlgorithm, Refusal, VirtualPath};
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
 use wharf_proto::ftp::verb::Verb;
 use wharf_vfs::{Disposition, UploadOptions};
@@ -74,8 +74,8 @@ impl Session {
         };
         let text = match verb {
             // The form that RFC 1123 §4.1.2.9 asks for.
-            Verb::Stou => format!("FILE: {}", escape_for_display(upload.name())),
-            _ => "Ready for the data.".to_owned(),
+            Verb::Stou => [b"FILE: ", upload.name()].concat(),
+            _ => b"Ready for the data.".to_vec(),
         };
         let work = Work::Store {
             upload: Box::new(upload),
