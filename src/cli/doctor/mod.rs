@@ -25,6 +25,11 @@ use crate::cli::site::{SiteArgs, UrlArgument, runtime, start_output};
 
 /// Arguments of `wharf doctor`.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Each step is told as ok, warn, fail or skip; the exit code is that of the first step that failed.
+
+Example:
+  wharf doctor ftp://alice@files.example/incoming")]
 pub(super) struct Args {
     #[command(flatten)]
     site: SiteArgs,
