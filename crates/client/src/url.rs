@@ -99,10 +99,12 @@ impl fmt::Display for RemoteUrl {
         if let Some(user) = &self.user {
             write!(f, "{}@", percent_encode(user, PATH_ESCAPES))?;
         }
-        if self.host.contains(':') {
-            write!(f, "[{}]", self.host)?;
+        // As before the scope of an IPv6 address (RFC 6874 §2).
+        let host = self.host.replace('%', "%25");
+        if host.contains(':') {
+            write!(f, "[{host}]")?;
         } else {
-            f.write_str(&self.host)?;
+            f.write_str(&host)?;
         }
         if self.port != self.scheme.default_port() {
             write!(f, ":{}", self.port)?;
@@ -126,6 +128,8 @@ pub struct UrlComponent {
     pub name: Vec<u8>,
     /// What the component matches, if it has wildcards.
     pub pattern: Option<GlobMatcher>,
+    /// As a URL writes it: what is a letter stays apart from what is a wildcard.
+    written: String,
 }
 
 impl UrlPath {
@@ -203,11 +207,7 @@ impl fmt::Display for UrlPath {
         }
         for (index, component) in self.components.iter().enumerate() {
             let separator = if index == 0 { "" } else { "/" };
-            let escapes = match component.pattern {
-                Some(_) => WILDCARD_ESCAPES,
-                None => PATH_ESCAPES,
-            };
-            write!(f, "{separator}{}", percent_encode(&component.name, escapes))?;
+            write!(f, "{separator}{}", component.written)?;
         }
         if self.names_directory && !self.components.is_empty() {
             f.write_str("/")?;
@@ -228,7 +228,11 @@ impl UrlComponent {
         } else {
             None
         };
-        Ok(Self { name, pattern })
+        Ok(Self {
+            name,
+            pattern,
+            written: escape_all_but_wildcards(text),
+        })
     }
 }
 
@@ -352,6 +356,21 @@ fn compile_wildcards(text: &str) -> Result<GlobMatcher, UrlError> {
     wildcard_matcher(&pattern).map_err(|_| UrlError::BadWildcard(text.to_owned()))
 }
 
+/// Writes a component that was decoded without an error again, each wildcard as it is and all else escaped.
+fn escape_all_but_wildcards(text: &str) -> String {
+    let mut written = String::with_capacity(text.len());
+    for piece in text.split_inclusive(WILDCARDS) {
+        let (letters, wildcard) = match piece.strip_suffix(WILDCARDS) {
+            Some(letters) => (letters, piece.get(letters.len()..).unwrap_or_default()),
+            None => (piece, ""),
+        };
+        let letters: Vec<u8> = percent_decode(letters.as_bytes()).collect();
+        written.extend(percent_encode(&letters, PATH_ESCAPES));
+        written.push_str(wildcard);
+    }
+    written
+}
+
 /// A matcher of single names: `*` does not cross a slash, a backslash is a letter.
 pub(crate) fn wildcard_matcher(pattern: &str) -> Result<GlobMatcher, globset::Error> {
     let glob = GlobBuilder::new(pattern)
@@ -441,12 +460,8 @@ const PATH_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b',')
     .remove(b'=');
 
-const WILDCARD_ESCAPES: &AsciiSet = &PATH_ESCAPES
-    .remove(b'*')
-    .remove(b'?')
-    .remove(b'[')
-    .remove(b']')
-    .remove(b'!');
+/// What means something in a wildcard when it is not escaped.
+const WILDCARDS: [char; 5] = ['*', '?', '[', ']', '!'];
 
 #[cfg(test)]
 mod tests {
@@ -513,6 +528,18 @@ mod tests {
         ] {
             let parsed = RemoteUrl::parse(url).expect(url);
             assert_eq!((parsed.host.as_str(), parsed.port), (host, port), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_is_shown_can_be_used_again() {
+        for url in [
+            "ftp://[fe80::1%25eth0]/x",
+            "ftp://h/%2A*.[a-z]?/%5B1%5D*",
+            "ftp://h/[!a]%20%C3%BC*",
+            "ftps://alice@h:21//a%20b/",
+        ] {
+            assert_eq!(RemoteUrl::parse(url).expect(url).to_string(), url);
         }
     }
 
