@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
@@ -20,8 +21,50 @@ use wharf_net::{
 
 use crate::ftp::DataBinding;
 
+/// Where data connections come from: sockets, or pipes where whole sessions
+/// are tested within the process.
+pub trait DataNetwork: Send + Sync + 'static {
+    /// Opens a port of `ports` on the address that `local` has. The address it
+    /// has then, and the first connection from `peer`; dropping that future closes the port.
+    ///
+    /// # Errors
+    /// No port of the range is free.
+    fn listen(
+        &self,
+        ports: &PassivePorts,
+        local: SocketAddr,
+        peer: IpAddr,
+    ) -> io::Result<(SocketAddr, Connecting)>;
+
+    /// Connects from the address that `local` has to `target`.
+    fn dial(&self, local: SocketAddr, target: SocketAddr) -> Connecting;
+}
+
+/// A connection that is on its way.
+pub type Connecting = BoxFuture<'static, io::Result<Stream>>;
+
+/// Data connections over TCP.
+pub(crate) struct Sockets;
+
+impl DataNetwork for Sockets {
+    fn listen(
+        &self,
+        ports: &PassivePorts,
+        local: SocketAddr,
+        peer: IpAddr,
+    ) -> io::Result<(SocketAddr, Connecting)> {
+        let listener = ports.bind(local)?;
+        let address = listener.local_address();
+        Ok((address, Box::pin(accept_from(listener, peer))))
+    }
+
+    fn dial(&self, local: SocketAddr, target: SocketAddr) -> Connecting {
+        Box::pin(dial(local, target))
+    }
+}
+
 /// What the next transfer will run over.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) enum DataChannel {
     /// Neither PASV nor PORT was sent since the last transfer.
     #[default]
@@ -29,7 +72,7 @@ pub(crate) enum DataChannel {
     /// The client connects to us.
     Passive(Passive),
     /// We connect to the client.
-    Active(SocketAddr, Option<DataTls>),
+    Active(Active),
 }
 
 /// How a data connection is encrypted, and what it must show.
@@ -55,10 +98,18 @@ pub(crate) enum ConnectError {
 }
 
 /// A listener that waits for one connection from the control peer.
-#[derive(Debug)]
 pub(crate) struct Passive {
     /// Ends, and with it closes the port, when this is dropped.
     accepting: AbortOnDropHandle<Result<Stream, ConnectError>>,
+}
+
+/// What it takes to connect to the client.
+pub(crate) struct Active {
+    network: Arc<dyn DataNetwork>,
+    /// Our end of the control connection.
+    local: SocketAddr,
+    target: SocketAddr,
+    tls: Option<DataTls>,
 }
 
 /// Ports for passive listeners.
@@ -110,16 +161,16 @@ impl DataChannel {
     /// # Errors
     /// No port of the range is free.
     pub(crate) fn listen(
+        network: &dyn DataNetwork,
         ports: &PassivePorts,
         local: SocketAddr,
         peer: IpAddr,
         patience: Duration,
         tls: Option<DataTls>,
     ) -> io::Result<(Self, SocketAddr)> {
-        let listener = ports.bind(local)?;
-        let address = listener.local_address();
+        let (address, connecting) = network.listen(ports, local, peer)?;
         let accepting = tokio::spawn(async move {
-            let stream = tokio::time::timeout(patience, accept_from(listener, peer))
+            let stream = tokio::time::timeout(patience, connecting)
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
             secure(stream, tls).await
@@ -128,23 +179,36 @@ impl DataChannel {
         Ok((Self::Passive(Passive { accepting }), address))
     }
 
-    /// The connection itself. `local` is our end of the control connection;
-    /// an active connection comes from the same address. Dropping the future
-    /// closes whatever was open.
+    /// Connects to `target`, once a transfer needs it, from the address that
+    /// `local`, our end of the control connection, has.
+    pub(crate) fn dial(
+        network: Arc<dyn DataNetwork>,
+        local: SocketAddr,
+        target: SocketAddr,
+        tls: Option<DataTls>,
+    ) -> Self {
+        Self::Active(Active {
+            network,
+            local,
+            target,
+            tls,
+        })
+    }
+
+    /// The connection itself. Dropping the future closes whatever was open.
     ///
     /// # Errors
     /// The peer did not connect, or could not be reached, within `patience`;
     /// or it is not the one that the control connection has.
-    pub(crate) async fn connect(
-        self,
-        local: SocketAddr,
-        patience: Duration,
-    ) -> Result<Stream, ConnectError> {
+    pub(crate) async fn connect(self, patience: Duration) -> Result<Stream, ConnectError> {
         let connecting = async {
             match self {
                 Self::Unset => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
                 Self::Passive(passive) => passive.accepting.await.map_err(io::Error::other)?,
-                Self::Active(target, tls) => secure(dial(local, target).await?, tls).await,
+                Self::Active(active) => {
+                    let stream = active.network.dial(active.local, active.target).await?;
+                    secure(stream, active.tls).await
+                }
             }
         };
         tokio::time::timeout(patience, connecting)
@@ -244,6 +308,7 @@ mod tests {
     #[tokio::test]
     async fn a_stranger_is_closed_and_the_control_peer_still_gets_in() {
         let (channel, address) = DataChannel::listen(
+            &Sockets,
             &PassivePorts(0..=0),
             "0.0.0.0:0".parse().expect("an address"),
             "127.0.0.2".parse().expect("an address"),
@@ -260,15 +325,21 @@ mod tests {
             .bind("127.0.0.2:0".parse().expect("an address"))
             .expect("binds");
         let _peer = socket.connect(target).await.expect("connects");
-        assert!(channel.connect(loopback(), PATIENCE).await.is_ok());
+        assert!(channel.connect(PATIENCE).await.is_ok());
     }
 
     #[tokio::test]
     async fn dropping_a_passive_channel_closes_its_port() {
         let peer = loopback().ip();
-        let (channel, address) =
-            DataChannel::listen(&PassivePorts(0..=0), loopback(), peer, PATIENCE, None)
-                .expect("a port");
+        let (channel, address) = DataChannel::listen(
+            &Sockets,
+            &PassivePorts(0..=0),
+            loopback(),
+            peer,
+            PATIENCE,
+            None,
+        )
+        .expect("a port");
         drop(channel);
         // The task ends at its next poll; the port is free once it has.
         while TcpStream::connect(address).await.is_ok() {
@@ -288,6 +359,7 @@ mod tests {
     async fn a_client_that_never_connects_times_out() {
         let peer = loopback().ip();
         let (channel, _address) = DataChannel::listen(
+            &Sockets,
             &PassivePorts(0..=0),
             loopback(),
             peer,
@@ -296,7 +368,7 @@ mod tests {
         )
         .expect("a port");
         let error = channel
-            .connect(loopback(), Duration::from_secs(30))
+            .connect(Duration::from_secs(30))
             .await
             .expect_err("nobody");
         assert!(

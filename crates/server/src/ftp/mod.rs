@@ -23,10 +23,11 @@ use tokio::io::AsyncWriteExt as _;
 use tracing::Instrument as _;
 use wharf_net::{BareEnd, Connection, Refused, Stream, StreamService, TlsServer};
 
-pub use crate::ftp::data::PassivePorts;
+pub use crate::ftp::data::{Connecting, DataNetwork, PassivePorts};
 
 use crate::door::Door;
 use crate::ftp::control::{Control, Loop};
+use crate::ftp::data::Sockets;
 use crate::ftp::refusal::reply_to_refused_connection;
 use crate::ftp::session::{Presence, Session};
 
@@ -107,6 +108,7 @@ pub struct Timeouts {
 pub(crate) struct FtpShared {
     pub(crate) config: FtpConfig,
     pub(crate) door: Arc<Door>,
+    pub(crate) network: Arc<dyn DataNetwork>,
 }
 
 /// Serves FTP.
@@ -118,15 +120,30 @@ pub struct FtpService {
 impl FtpService {
     /// A service that lets people in through `door`.
     pub fn new(config: FtpConfig, door: Arc<Door>) -> Self {
+        Self::over(Arc::new(Sockets), config, door)
+    }
+
+    /// The same with data connections from elsewhere than sockets.
+    pub fn over(network: Arc<dyn DataNetwork>, config: FtpConfig, door: Arc<Door>) -> Self {
+        let shared = FtpShared {
+            config,
+            door,
+            network,
+        };
         Self {
-            shared: RwLock::new(Arc::new(FtpShared { config, door })),
+            shared: RwLock::new(Arc::new(shared)),
         }
     }
 
     /// Uses another configuration and door for the sessions that start from now on.
     pub fn reload(&self, config: FtpConfig, door: Arc<Door>) {
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        *shared = Arc::new(FtpShared { config, door });
+        let network = Arc::clone(&shared.network);
+        *shared = Arc::new(FtpShared {
+            config,
+            door,
+            network,
+        });
     }
 
     fn shared(&self) -> Arc<FtpShared> {

@@ -1,7 +1,6 @@
 //! A transfer at work: a task of its own that reports by message, so that the
 //! session hears its client meanwhile.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,8 +22,6 @@ pub(crate) struct Job {
     pub(crate) verb: Verb,
     pub(crate) path: VirtualPath,
     pub(crate) channel: DataChannel,
-    /// Our end of the control connection.
-    pub(crate) local: SocketAddr,
     pub(crate) timeouts: DataTimeouts,
     pub(crate) work: Work,
 }
@@ -166,14 +163,13 @@ async fn run(job: Job, control: PumpControl) -> (Finished, Option<Stream>) {
         verb,
         path,
         channel,
-        local,
         timeouts,
         work,
     } = job;
     let connected = tokio::select! {
         biased;
         () = control.cancel.cancelled() => Err(Failure::Broken(TransferError::Cancelled)),
-        connected = channel.connect(local, timeouts.connect) => connected.map_err(Failure::NoConnection),
+        connected = channel.connect(timeouts.connect) => connected.map_err(Failure::NoConnection),
     };
     let mut open = None;
     let result = match connected {

@@ -388,7 +388,6 @@ impl Session {
             verb,
             path,
             channel: std::mem::take(&mut self.channel),
-            local: self.local,
             timeouts: DataTimeouts {
                 connect: timeouts.data_connect,
                 stall: timeouts.stall,

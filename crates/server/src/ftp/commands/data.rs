@@ -1,6 +1,7 @@
 //! How the data connection comes about: PASV, EPSV, PORT, EPRT.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use wharf_proto::ftp::address::{format_epsv, format_pasv};
 use wharf_proto::ftp::command::EpsvArgument;
@@ -64,6 +65,7 @@ impl Session {
         self.channel = DataChannel::Unset;
         let config = &self.shared.config;
         let opened = DataChannel::listen(
+            self.shared.network.as_ref(),
             &config.passive_ports,
             self.local,
             self.peer_address(),
@@ -102,7 +104,8 @@ impl Session {
         // The control peer's address keeps the scope of a link-local one.
         let mut address = self.peer;
         address.set_port(target.port());
-        self.channel = DataChannel::Active(address, self.data_tls());
+        let network = Arc::clone(&self.shared.network);
+        self.channel = DataChannel::dial(network, self.local, address, self.data_tls());
         Reply::new(ReplyCode::OK, "Will connect there.").into()
     }
 }
