@@ -6,6 +6,7 @@
     reason = "tests own the directories that they make"
 )]
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -273,13 +274,25 @@ fn with_peer(peer: Option<Peer>) {
     let certificate = certificate.to_str().expect("text");
     mirror_both_ways(&wharf, &url, &["--ca-file", certificate]);
 
+    // ProFTPD takes Telnet's signals out of a line; the others take its bytes as they come.
+    let odd = std::ffi::OsStr::from_bytes(b"a\xffb\xff\xf4\xff\xffc\xff");
+    std::fs::create_dir(wharf.scratch().join("odd")).expect("made");
+    std::fs::write(wharf.scratch().join("odd").join(odd), b"x").expect("written");
+    let trusting = ["--tls", "required", "--ca-file", certificate];
+    let put = ["put", "-r", "odd", &url];
+    succeed(client(&wharf, &[&put[..], &trusting[..]].concat()));
+    assert!(peer.root().join("odd").join(odd).exists());
+    let from = format!("{url}odd");
+    let get = ["get", "-r", &from, "even"];
+    succeed(client(&wharf, &[&get[..], &trusting[..]].concat()));
+    assert!(wharf.scratch().join("even").join(odd).exists());
+
     let errors = client(&wharf, &["ls", &url, "--tls", "off"])
         .output()
         .expect("starts");
     assert!(!errors.status.success(), "takes passwords in the clear");
     let content = noise(3_000_000, 5);
     std::fs::write(wharf.scratch().join("big"), &content).expect("written");
-    let trusting = ["--tls", "required", "--ca-file", certificate];
     succeed(client(
         &wharf,
         &[&["put", "big", &url], &trusting[..]].concat(),

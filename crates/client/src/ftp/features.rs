@@ -16,6 +16,8 @@ pub(super) struct Features {
     pub(super) size: bool,
     pub(super) mdtm: bool,
     pub(super) mfmt: bool,
+    /// MFF: the server is a ProFTPD. No other is known to have it.
+    pub(super) mff: bool,
     pub(super) restart: bool,
     pub(super) range: bool,
     /// Algorithms of HASH.
@@ -64,6 +66,7 @@ impl Features {
             "SIZE" => self.size = true,
             "MDTM" => self.mdtm = true,
             "MFMT" => self.mfmt = true,
+            "MFF" => self.mff = true,
             "REST" => self.restart = parameters.to_ascii_uppercase().contains("STREAM"),
             "RANG" => self.range = parameters.to_ascii_uppercase().contains("STREAM"),
             "HASH" => self.take_hash(parameters),
@@ -143,11 +146,11 @@ impl Features {
         .collect()
     }
 
-    /// How the server reads a byte 0xFF: a Wharf takes Telnet out of its lines
-    /// and would lose a single one before 240 to 254; vsftpd and Pure-FTPd take
-    /// names as they come and would keep both of two.
+    /// How the server reads a byte 0xFF: a Wharf and ProFTPD take Telnet out of
+    /// their lines and would lose a single one before 240 to 255; vsftpd and
+    /// Pure-FTPd take names as they come and would keep both of two.
     pub(super) fn iac(&self) -> Iac {
-        if self.partials {
+        if self.partials || self.mff {
             Iac::Doubled
         } else {
             Iac::AsIs
@@ -239,7 +242,17 @@ mod tests {
         let abilities = features.abilities();
         assert_eq!(abilities.best_range_digest(), Some(DigestAlgorithm::Blake3));
         assert!(abilities.restarts);
-        assert_eq!(features.iac(), Iac::Doubled);
+    }
+
+    #[test]
+    fn a_server_that_speaks_telnet_is_known_by_its_features() {
+        let iac = |lines| parse(lines).iac();
+        assert_eq!(
+            iac(&[" MFF modify;UNIX.group;UNIX.mode;", " MFMT"]),
+            Iac::Doubled
+        );
+        assert_eq!(iac(&[" SITE PARTIAL"]), Iac::Doubled);
+        assert_eq!(iac(&[" MFMT", " TVFS"]), Iac::AsIs);
     }
 
     #[test]
@@ -254,7 +267,6 @@ mod tests {
         ]);
         assert!(features.mdtm && features.size && !features.facts && !features.mfmt);
         assert_eq!(features.abilities().best_digest(), None);
-        assert_eq!(features.iac(), Iac::AsIs);
     }
 
     #[test]
