@@ -53,7 +53,7 @@ impl Progress {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn add(&self, bytes: u64) {
+    pub(crate) fn add(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use wharf_model::Secret;
 use wharf_server::door::{Approach, Credential, LoginRefused, Protocol};
 use wharf_server::ftp::PassivePorts;
+use wharf_server::registry::Direction;
 
 #[tokio::test]
 async fn a_client_that_does_not_log_in_is_closed_at_the_login_timeout() {
@@ -310,4 +311,58 @@ async fn a_whole_session_reads_the_same_at_every_chunk_size() {
         }
         assert_eq!(output, expected, "by {chunk_bytes}");
     }
+}
+
+#[tokio::test]
+async fn a_session_that_is_kicked_is_told_and_its_upload_can_be_resumed() {
+    let setting = setting().await;
+    let mut client = setting.log_in().await;
+    let mut data = client.data().await;
+    client.send("STOR file").await;
+    client.expect("150").await;
+    data.write_all(b"half of it").await.expect("writes");
+    let registry = setting.door.registry();
+    let view = loop {
+        let [view] = &registry.sessions()[..] else {
+            panic!("one session")
+        };
+        if view.transfers.iter().any(|transfer| transfer.bytes == 10) {
+            break view.clone();
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(
+        view.account.map(|name| name.to_string()),
+        Some("alice".to_owned())
+    );
+    assert_eq!(view.transfers[0].direction, Direction::Upload);
+    assert_eq!(view.transfers[0].path.as_bytes(), b"/file");
+
+    assert!(registry.kick(view.id));
+    client.expect("421").await;
+    assert_eq!(client.line().await, "");
+    let mut again = setting.log_in().await;
+    again.send("SIZE file").await;
+    assert_eq!(again.expect("213").await, "213 10\r\n");
+    assert_eq!(registry.sessions().len(), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_hear_its_kick_is_cut() {
+    let setting = setting().await;
+    let mut client = setting.log_in().await;
+    tokio::time::pause();
+    // It waits for the client to take its replies, and would for a minute.
+    client
+        .stream
+        .write_all(&b"FEAT\r\n".repeat(2000))
+        .await
+        .expect("writes");
+    let started = Instant::now();
+    let registry = setting.door.registry();
+    assert!(registry.kick(registry.sessions()[0].id));
+    while setting.slots.total() > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(started.elapsed() <= Duration::from_secs(3));
 }

@@ -132,6 +132,7 @@ enum Event {
     Finished(Finished),
     IdleTooLong,
     DrainBegun,
+    Kicked,
     Closed,
 }
 
@@ -214,12 +215,14 @@ impl Loop {
             running,
             drain,
             draining,
+            session,
             ..
         } = self;
         tokio::select! {
             biased;
             finished = wait_for(running) => Event::Finished(finished),
             () = drain.begun(), if !*draining => Event::DrainBegun,
+            () = session.live().kicked() => Event::Kicked,
             line = control.next_line(), if may_read => match line {
                 Ok(Some(line)) => Event::Line(line),
                 Ok(None) | Err(_) => Event::Closed,
@@ -244,6 +247,7 @@ impl Loop {
         match event {
             Event::Line(line) => {
                 self.last_activity = Instant::now();
+                self.session.live().note_activity();
                 let flow = self.on_line(line).await;
                 if flow != Flow::Continue {
                     return flow;
@@ -261,11 +265,7 @@ impl Loop {
                 self.run_waiting().await
             }
             Event::IdleTooLong => {
-                let reply = Reply::new(
-                    ReplyCode::SERVICE_UNAVAILABLE,
-                    "Nothing was heard of you for too long; closing.",
-                );
-                self.control.queue(&reply);
+                self.queue_farewell("Nothing was heard of you for too long; closing.");
                 Flow::End
             }
             Event::DrainBegun => {
@@ -274,6 +274,11 @@ impl Loop {
                     return Flow::Continue;
                 }
                 self.say_goodbye()
+            }
+            Event::Kicked => {
+                tracing::info!("closed by the administrator");
+                self.queue_farewell("The administrator has closed this session.");
+                Flow::End
             }
             Event::Closed => Flow::End,
         }
@@ -296,12 +301,13 @@ impl Loop {
     }
 
     fn say_goodbye(&mut self) -> Flow {
-        let reply = Reply::new(
-            ReplyCode::SERVICE_UNAVAILABLE,
-            "The server is shutting down; come back later.",
-        );
-        self.control.queue(&reply);
+        self.queue_farewell("The server is shutting down; come back later.");
         Flow::End
+    }
+
+    fn queue_farewell(&mut self, text: &str) {
+        let reply = Reply::new(ReplyCode::SERVICE_UNAVAILABLE, text);
+        self.control.queue(&reply);
     }
 
     async fn on_line(&mut self, line: Line) -> Flow {
@@ -395,7 +401,7 @@ impl Loop {
                 if self.control.flush().await.is_err() {
                     return Flow::End;
                 }
-                self.running = Some(Running::start(*job, &self.drain));
+                self.running = Some(Running::start(*job, &self.drain, self.session.live()));
             }
         }
         Flow::Continue

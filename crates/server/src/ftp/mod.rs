@@ -25,11 +25,14 @@ use wharf_net::{BareEnd, Connection, Refused, Stream, StreamService, TlsServer};
 
 pub use crate::ftp::data::{Connecting, DataNetwork, PassivePorts};
 
-use crate::door::Door;
+use crate::door::{Door, Protocol};
 use crate::ftp::control::{Control, Loop};
 use crate::ftp::data::Sockets;
 use crate::ftp::refusal::reply_to_refused_connection;
 use crate::ftp::session::{Presence, Session};
+
+/// How long a session has to end by itself once it is kicked.
+const KICK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What an FTP service needs to know.
 #[derive(Debug, Clone)]
@@ -151,6 +154,13 @@ impl FtpService {
     }
 }
 
+/// Completes when a session that was kicked has not ended by itself in time:
+/// it computes a digest, or waits for a client that does not read.
+async fn deaf_to_a_kick(presence: &Presence) {
+    presence.live.kicked().await;
+    tokio::time::sleep(KICK_PATIENCE).await;
+}
+
 impl StreamService for FtpService {
     async fn serve(self: Arc<Self>, connection: Connection) {
         let Connection {
@@ -161,17 +171,21 @@ impl StreamService for FtpService {
             slot,
         } = connection;
         let shared = self.shared();
-        let id = shared.door.registry().next_session();
+        let live = shared.door.registry().enter(Protocol::Ftp, peer);
+        let id = live.id();
         let span = tracing::info_span!("session", %id, %peer, protocol = "ftp", user = tracing::field::Empty);
-        let presence = Presence {
+        let presence = Arc::new(Presence {
             slot,
             drain: drain.clone(),
-        };
-        let session = Session::new(shared, id, peer, local, Arc::new(presence));
+            live,
+        });
+        let session = Session::new(shared, peer, local, Arc::clone(&presence));
         async {
             tracing::debug!("connected");
-            Loop::new(Control::new(stream), session, drain).run().await;
-            tracing::debug!("closed");
+            tokio::select! {
+                () = Loop::new(Control::new(stream), session, drain).run() => tracing::debug!("closed"),
+                () = deaf_to_a_kick(&presence) => tracing::info!("cut by the administrator"),
+            }
         }
         .instrument(span)
         .await;

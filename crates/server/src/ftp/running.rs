@@ -15,6 +15,7 @@ use wharf_proto::ftp::verb::Verb;
 use wharf_vfs::{Download, EntryPermissions, Listing, Upload};
 
 use crate::ftp::data::{ConnectError, DataChannel, linger};
+use crate::registry::{Direction, LiveSession};
 use crate::transfer::{Progress, PumpControl, TransferError, Translation, receive, send};
 
 /// A transfer that is ready to run.
@@ -102,7 +103,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts the job.
-    pub(crate) fn start(job: Job, drain: &Drain) -> Self {
+    pub(crate) fn start(job: Job, drain: &Drain, live: &LiveSession) -> Self {
         let cancel = CancellationToken::new();
         let progress = Arc::new(Progress::default());
         let (sender, finished) = oneshot::channel();
@@ -111,12 +112,17 @@ impl Running {
             stall: job.timeouts.stall,
             cancel: cancel.clone(),
         };
-        let total = match &job.work {
-            Work::Retrieve { start, end, .. } => Some(end.saturating_sub(*start)),
-            Work::Store { .. } | Work::List { .. } => None,
+        let (direction, total) = match &job.work {
+            Work::Retrieve { start, end, .. } => {
+                (Direction::Download, Some(end.saturating_sub(*start)))
+            }
+            Work::Store { .. } => (Direction::Upload, None),
+            Work::List { .. } => (Direction::Listing, None),
         };
+        let listed = live.transfer(direction, job.path.clone(), total, Arc::clone(&progress));
         drain.shelter(async move {
             let (finished, stream) = run(job, control).await;
+            drop(listed);
             // A session that is gone does not ask how it went.
             let _ = sender.send(finished);
             if let Some(stream) = stream {

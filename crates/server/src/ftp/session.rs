@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use wharf_accounts::Account;
-use wharf_model::{ByteRange, DigestAlgorithm, Refusal, SessionId, VirtualPath};
+use wharf_model::{ByteRange, DigestAlgorithm, Refusal, VirtualPath};
 use wharf_net::{ConnectionSlot, Drain, Stream, TicketOwner};
 use wharf_proto::ftp::command::{Command, SiteCommand, TransferType};
 use wharf_proto::ftp::facts::FactSet;
@@ -20,7 +20,7 @@ use crate::ftp::data::{DataChannel, DataTls};
 use crate::ftp::refusal::reply_to;
 use crate::ftp::running::{DataTimeouts, Finished, Job, Running, Work};
 use crate::ftp::{FtpShared, TlsStart};
-use crate::registry::LoginSlot;
+use crate::registry::{LiveSession, LoginSlot};
 use crate::transfer::Translation;
 
 /// What a command leads to.
@@ -44,7 +44,6 @@ impl From<Reply> for Outcome {
 /// One client's session.
 pub(crate) struct Session {
     pub(super) shared: Arc<FtpShared>,
-    pub(super) id: SessionId,
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
     pub(super) presence: Arc<Presence>,
@@ -76,6 +75,8 @@ pub(crate) struct Presence {
     pub(crate) slot: ConnectionSlot,
     /// Cuts waiting short.
     pub(crate) drain: Drain,
+    /// Its place in the registry.
+    pub(crate) live: LiveSession,
 }
 
 /// The TLS of a session.
@@ -135,14 +136,12 @@ impl From<Grant> for Login {
 impl Session {
     pub(crate) fn new(
         shared: Arc<FtpShared>,
-        id: SessionId,
         peer: SocketAddr,
         local: SocketAddr,
         presence: Arc<Presence>,
     ) -> Self {
         Self {
             shared,
-            id,
             peer,
             local,
             presence,
@@ -168,7 +167,6 @@ impl Session {
     pub(super) fn reset(&mut self) {
         let fresh = Self::new(
             Arc::clone(&self.shared),
-            self.id,
             self.peer,
             self.local,
             Arc::clone(&self.presence),
@@ -178,6 +176,7 @@ impl Session {
         } else {
             self.started
         };
+        self.presence.live.set_account(None);
         *self = Self {
             failed_logins: self.failed_logins,
             encrypted: self.encrypted_anew(),
@@ -222,6 +221,7 @@ impl Session {
             opens = certificate.and_then(|certificate| tls.accounts.account_of(certificate));
         }
         self.encrypted = Some(Encrypted::new(owner, opens, tls.start));
+        self.presence.live.set_encrypted(true);
         Ok(stream)
     }
 
@@ -249,6 +249,11 @@ impl Session {
 
     pub(crate) fn idle_timeout(&self) -> Duration {
         self.shared.config.timeouts.idle
+    }
+
+    /// Its place in the registry.
+    pub(crate) fn live(&self) -> &LiveSession {
+        &self.presence.live
     }
 
     pub(super) fn approach(&self) -> Approach {

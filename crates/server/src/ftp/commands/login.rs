@@ -69,6 +69,7 @@ impl Session {
         tracing::Span::current().record("user", tracing::field::display(name));
         tracing::info!("logged in");
         self.presence.slot.settle();
+        self.presence.live.set_account(Some(name));
         let text = format!("Welcome, {name}.");
         self.phase = Phase::LoggedIn(Box::new(Login::from(grant)));
         Reply::new(code, text).into()
