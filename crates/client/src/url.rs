@@ -151,8 +151,11 @@ impl UrlPath {
             .filter(|component| !component.is_empty())
             .map(UrlComponent::parse)
             .collect::<Result<Vec<_>, _>>()?;
-        let names_directory =
-            text.is_empty() || text.ends_with('/') || text == "." || text.ends_with("/.");
+        // However they are written: `%2E` is a dot.
+        let ends_in_dots = components
+            .last()
+            .is_some_and(|last| matches!(last.name.as_slice(), b"." | b".."));
+        let names_directory = text.is_empty() || text.ends_with('/') || ends_in_dots;
         Ok(Self {
             absolute,
             components,
@@ -160,7 +163,7 @@ impl UrlPath {
         })
     }
 
-    /// Whether the path ends in a slash or is empty: it can only mean a directory.
+    /// Whether the path ends in a slash, `.` or `..`, or is empty: it can only mean a directory.
     pub fn names_directory(&self) -> bool {
         self.names_directory
     }
@@ -594,11 +597,16 @@ mod tests {
     }
 
     #[test]
-    fn a_trailing_slash_names_a_directory() {
+    fn a_slash_or_dots_at_the_end_name_a_directory() {
         for (url, expected) in [
             ("ftp://h", true),
             ("ftp://h/a/", true),
+            ("ftp://h/a/.", true),
+            ("ftp://h/%2E", true),
+            ("ftp://h/a/..", true),
+            ("ftp://h/a/%2e%2E", true),
             ("ftp://h/a", false),
+            ("ftp://h/a.", false),
         ] {
             let url = RemoteUrl::parse(url).expect("a URL");
             assert_eq!(url.path.names_directory(), expected, "{url}");
