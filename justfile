@@ -23,3 +23,12 @@ deny:
 # Everything that continuous integration does, on this machine.
 ci:
     bash .ci/run
+
+# Look for inputs that break a promise of crates/fuzzing (needs cargo-fuzz).
+fuzz target="session" seconds="600":
+    mkdir -p fuzz/found/{{target}}
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{target}} fuzz/found/{{target}} fuzz/corpus/{{target}} -- -max_len=1024 -max_total_time={{seconds}}
+
+# Take the inputs into the corpus that reach code which no other one reaches.
+fuzz-keep target="session":
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{target}} fuzz/corpus/{{target}} fuzz/found/{{target}} -- -set_cover_merge=1 -use_counters=0 -max_len=300
