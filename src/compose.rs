@@ -427,6 +427,7 @@ fn ftp_tls(config: &Config, server: Arc<TlsServer>, start: TlsStart) -> Option<F
         server,
         start,
         private_data: config.tls.policy == ListenerTls::Required,
+        may_clear_control: config.tls.clear_command_channel,
         binding: match config.ftp.data_binding {
             config::DataBinding::Required => DataBinding::Required,
             config::DataBinding::Prefer => DataBinding::Prefer,

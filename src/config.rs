@@ -61,6 +61,7 @@ pub(crate) struct Tls {
     pub(crate) private_key: String,
     pub(crate) names: Vec<String>,
     pub(crate) strict_close: bool,
+    pub(crate) clear_command_channel: bool,
     pub(crate) client_certificates: ClientCertificates,
     pub(crate) client_ca: String,
     pub(crate) client_crl: String,
@@ -160,6 +161,7 @@ impl Default for Tls {
             private_key: String::new(),
             names: vec!["localhost".to_owned()],
             strict_close: false,
+            clear_command_channel: false,
             client_certificates: ClientCertificates::Off,
             client_ca: String::new(),
             client_crl: String::new(),
@@ -494,7 +496,7 @@ mod tests {
         let is_key = |line: &str| line.contains(" = ") && !line.starts_with('#');
         let keys = EXAMPLE.lines().filter(|line| is_key(line)).count();
         // Every field of the structs above; a new one belongs into the example.
-        assert_eq!(keys, 45);
+        assert_eq!(keys, 46);
         for (number, line) in EXAMPLE.lines().enumerate() {
             let explained = number > 0
                 && EXAMPLE

@@ -390,6 +390,70 @@ for user, refuses in (("alice", False), ("carol", True)):
     );
 }
 
+#[test]
+fn after_ccc_ftplib_lftp_and_curl_go_on_in_the_clear() {
+    if !has_program("python3") {
+        return;
+    }
+    let setting = setting("[tls]\nclear_command_channel = true\n");
+    setting.wharf.add_user("carol", &["--tls", "required"]);
+    setting.python(
+        r#"
+for version in VERSIONS:
+    for kind in (ftplib.FTP_TLS, Reusing):
+        ftp = client(kind, version)
+        ftp.session = ftp.sock.session
+        ftp.ccc()
+        assert ftp.sock.fileno() >= 0 and not ftp.sock.version()
+        if kind is Reusing:
+            kind.other = ftp.session
+        ftp.cwd("/")
+        round_trip(ftp)
+        refused(lambda: ftp.sendcmd("PROT C"), "503")
+        Reusing.other = None
+        ftp.quit()
+refused(client(user="carol").ccc, "534")
+"#,
+    );
+    let address = setting.server.v4();
+    if has_program("curl") {
+        let url = format!("ftp://alice:secret@{address}/");
+        for mode in ["active", "passive"] {
+            let options = [
+                "-sS",
+                "-v",
+                "--ssl-reqd",
+                "-k",
+                "--ftp-ssl-ccc",
+                "--ftp-ssl-ccc-mode",
+                mode,
+            ];
+            let copy = format!("{mode}-copy");
+            setting.run("curl", &[&options[..], &["-T", "big", &url]].concat());
+            let fetch = ["-o", &copy, &format!("{url}big")];
+            let told = setting.run("curl", &[&options[..], &fetch].concat());
+            assert!(
+                told.contains("< 200 The control connection goes on"),
+                "{told}"
+            );
+            assert_eq!(setting.fetched(&copy), setting.content);
+        }
+    }
+    if has_program("lftp") {
+        let script = format!(
+            "debug 5; set ftp:ssl-force yes; set ftp:ssl-protect-data yes; set ftp:ssl-use-ccc yes; \
+             set ssl:verify-certificate no; set net:max-retries 2; set cmd:fail-exit yes; \
+             open -u alice,secret {}; put big -o put; get put -o got; ls",
+            address.to_string().replace(':', " -p ")
+        );
+        setting.run("lftp", &["-c", &script]);
+        assert_eq!(setting.fetched("got"), setting.content);
+    }
+    setting
+        .server
+        .await_log(&["the control connection is encrypted no more"]);
+}
+
 /// An authority for clients, and what it has made.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 

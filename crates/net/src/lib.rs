@@ -20,6 +20,7 @@ mod service;
 mod stream;
 mod tls;
 mod tls_client;
+mod tls_end;
 
 pub use accept::{AcceptOptions, serve};
 pub use access::{AccessHook, AddressRules, AllowAll, Verdict};
@@ -35,3 +36,4 @@ pub use tls::{
 pub use tls_client::{
     Distrust, HandshakeError, Pinned, TlsClient, TlsClientError, TlsClientOptions, TrustedBy,
 };
+pub use tls_end::Cleared;

@@ -428,6 +428,10 @@ impl TlsStream {
         self.below.get_ref().0
     }
 
+    pub(crate) fn into_below(self) -> tokio_rustls::TlsStream<Stream> {
+        self.below
+    }
+
     fn session(&self) -> &CommonState {
         self.below.get_ref().1
     }

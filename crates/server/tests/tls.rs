@@ -44,6 +44,7 @@ fn served() -> (FtpTls, CertificateDer<'static>) {
         server: Arc::new(server),
         start: TlsStart::Command,
         private_data: true,
+        may_clear_control: false,
         binding: DataBinding::Prefer,
         upload_end: BareEnd::Tolerated,
         accounts: Arc::new(Nobody),
@@ -254,6 +255,7 @@ async fn feat_shows_tls_where_there_is_tls() {
         for feature in ["AUTH TLS", "PBSZ", "PROT"] {
             assert_eq!(features.iter().any(|line| line == feature), shown);
         }
+        assert!(!features.iter().any(|line| line == "CCC"));
         client
             .talk(&[("AUTH TLS", if shown { "234" } else { "502" })])
             .await;
@@ -429,6 +431,129 @@ async fn a_port_opened_for_the_other_kind_of_connection_is_closed() {
     client
         .talk(&[("PBSZ 0", "200"), ("PROT P", "200"), ("MLSD", "425")])
         .await;
+}
+
+/// What a client does after the 200 to CCC.
+#[derive(Clone, Copy, PartialEq)]
+enum EndOfTls {
+    /// It says its end, as RFC 4217 has it.
+    Said,
+    /// It goes on without, as curl does.
+    Unsaid,
+}
+
+impl Tls {
+    /// Logs in with PROT P, and takes TLS from the control connection.
+    async fn cleared(&self, encrypted: &Encrypted, end: EndOfTls) -> Client {
+        let mut client = encrypted.setting.connect_from("127.0.0.1:50000");
+        client.expect("220").await;
+        client.talk(&[("AUTH TLS", "234")]).await;
+        let name = "localhost".try_into().expect("a name");
+        let mut tls = TlsConnector::from(Arc::clone(&self.0))
+            .connect(name, client.stream.into_inner())
+            .await
+            .expect("a handshake");
+        for (command, code) in [("PBSZ 0", "200"), ("PROT P", "200")]
+            .iter()
+            .chain(LOGIN)
+            .chain(&[("CCC", "200")])
+        {
+            let line = format!("{command}\r\n");
+            tls.write_all(line.as_bytes()).await.expect("written");
+            tls.flush().await.expect("written");
+            let mut reply = [0; 256];
+            let count = tls.read(&mut reply).await.expect("reads");
+            let reply = reply.get(..count).unwrap_or_default();
+            assert!(reply.starts_with(code.as_bytes()), "{command}");
+        }
+        // The server says its end at once.
+        assert_eq!(tls.read(&mut [0; 1]).await.expect("an end of TLS"), 0);
+        let (mut stream, mut session) = tls.into_inner();
+        if end == EndOfTls::Said {
+            session.send_close_notify();
+            let mut last = Vec::new();
+            session.write_tls(&mut last).expect("written");
+            stream.write_all(&last).await.expect("written");
+        }
+        Client {
+            stream: BufReader::new(stream),
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_ccc_the_session_goes_on_in_the_clear_and_its_data_stay_encrypted() {
+    let encrypted = encrypted(|tls| tls.may_clear_control = true).await;
+    for version in VERSIONS {
+        for end in [EndOfTls::Said, EndOfTls::Unsaid] {
+            let tls = encrypted.tls(version, Resumption::in_memory_sessions(16));
+            let mut client = tls.cleared(&encrypted, end).await;
+            client.talk(&[("PWD", "257")]).await;
+            assert_eq!(client.upload(&tls, "file", b"content").await, "226");
+            let mut plain = client.data().await;
+            client.talk(&[("RETR file", "150")]).await;
+            plain.write_all(b"no handshake").await.expect("written");
+            client.expect("425").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_ccc_nobody_changes_what_protects_data_or_logs_in() {
+    let encrypted = encrypted(|tls| tls.may_clear_control = true).await;
+    let tls = encrypted.reusing();
+    let mut client = tls.cleared(&encrypted, EndOfTls::Said).await;
+    client
+        .talk(&[
+            ("AUTH TLS", "503"),
+            ("PBSZ 0", "503"),
+            ("PROT C", "503"),
+            ("CCC", "533"),
+            // As behind a connection that never was encrypted; this one is from this machine.
+            ("REIN", "220"),
+            ("AUTH TLS", "503"),
+            ("PROT C", "503"),
+        ])
+        .await;
+    client.talk(LOGIN).await;
+    assert_eq!(client.upload(&tls, "file", b"content").await, "226");
+}
+
+#[tokio::test]
+async fn ccc_is_for_who_is_logged_in_and_where_the_server_allows_it() {
+    for (may_clear_control, before, after) in [(false, "534", "534"), (true, "530", "200")] {
+        let encrypted = encrypted(|tls| tls.may_clear_control = may_clear_control).await;
+        let mut client = encrypted.setting.connect_from("127.0.0.1:50000");
+        client.expect("220").await;
+        client.talk(&[("CCC", "533"), ("AUTH TLS", "234")]).await;
+        let mut client = encrypted.reusing().over(client).await.expect("a handshake");
+        client.talk(&[("CCC", before)]).await;
+        client.talk(LOGIN).await;
+        client.send("FEAT").await;
+        let mut shown = false;
+        loop {
+            let line = client.line().await;
+            shown |= line == " CCC\r\n";
+            if line.starts_with("211 ") {
+                break;
+            }
+        }
+        assert_eq!(shown, may_clear_control);
+        client.talk(&[("CCC", after)]).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_pipelined_behind_ccc_is_not_carried_out() {
+    let encrypted = encrypted(|tls| tls.may_clear_control = true).await;
+    let mut client = encrypted.log_in(&encrypted.reusing()).await;
+    client.send("CCC\r\nMKD made\r\nNO").await;
+    client.expect("200").await;
+    // The client has not ended TLS, and what it sends is no end.
+    client.send("MKD made").await;
+    assert_eq!(client.line().await, "");
+    let mut other = encrypted.log_in(&encrypted.reusing()).await;
+    other.talk(&[("MLST made", "550")]).await;
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ pub struct VerbInfo {
     /// The gate itself is in the virtual file system.
     pub permission: Permissions,
     /// Its line in FEAT, if it has one. The session completes those of MLST and HASH, and
-    /// leaves out those of AUTH, PBSZ and PROT where it has no TLS.
+    /// leaves out those of AUTH, PBSZ and PROT where it has no TLS, and that of CCC where it refuses it.
     pub feature: Option<&'static str>,
     /// What it does, in one line.
     pub help: &'static str,
@@ -101,7 +101,7 @@ pub static VERBS: &[VerbInfo] = &[
     VerbInfo { verb: Verb::Appe, names: &["APPE"], source: "RFC 959 §4.1.3", syntax: "<path>", argument: Required, permission: EITHER_APPEND, help: "upload to the end of a file", ..ROW },
     VerbInfo { verb: Verb::Auth, names: &["AUTH"], source: "RFC 4217 §4", syntax: "TLS", argument: Required, phase: Always, feature: Some("AUTH TLS"), help: "encrypt the control connection", ..ROW },
     VerbInfo { verb: Verb::Avbl, names: &["AVBL"], source: "draft-peterson-streamlined-ftp-command-extensions §4", syntax: "[<path>]", argument: Optional, feature: Some("AVBL"), help: "bytes that may still be uploaded", ..ROW },
-    VerbInfo { verb: Verb::Ccc, names: &["CCC"], source: "RFC 4217 §6", phase: Always, help: "end the encryption of the control connection; refused", ..ROW },
+    VerbInfo { verb: Verb::Ccc, names: &["CCC"], source: "RFC 4217 §6", phase: Always, feature: Some("CCC"), help: "end the encryption of the control connection, where the server allows it", ..ROW },
     VerbInfo { verb: Verb::Cdup, names: &["CDUP", "XCUP"], source: "RFC 959 §4.1.1", help: "change to the directory above", ..ROW },
     VerbInfo { verb: Verb::Clnt, names: &["CLNT"], source: "pragmatic", syntax: "<client>", argument: Optional, phase: Always, feature: Some("CLNT"), help: "name the client, for the log", ..ROW },
     VerbInfo { verb: Verb::Cwd, names: &["CWD", "XCWD"], source: "RFC 959 §4.1.1", syntax: "<path>", argument: Optional, help: "change the directory", ..ROW },

@@ -30,6 +30,9 @@ const MAX_WAITING_LINES: usize = 64;
 /// Longest time for a client to take its replies before it is given up.
 const REPLY_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Longest time for a client to end TLS after CCC.
+const CLEARING_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Room for most command lines at once.
 const READ_BYTES: usize = 512;
 
@@ -153,6 +156,8 @@ enum Flow {
     Continue,
     /// The control connection is to be encrypted.
     StartTls,
+    /// The control connection is to be encrypted no more.
+    EndTls,
     End,
 }
 
@@ -187,11 +192,16 @@ impl Loop {
             match self.handle(event).await {
                 Flow::Continue => {}
                 Flow::End => break,
-                Flow::StartTls => {
+                change @ (Flow::StartTls | Flow::EndTls) => {
                     if self.control.flush().await.is_err() {
                         return;
                     }
-                    let Some(control) = encrypt(self.control, &mut self.session).await else {
+                    let session = &mut self.session;
+                    let changed = match change {
+                        Flow::EndTls => clear(self.control, session).await,
+                        _ => encrypt(self.control, session).await,
+                    };
+                    let Some(control) = changed else {
                         return;
                     };
                     self.control = control;
@@ -395,6 +405,10 @@ impl Loop {
                 self.control.queue(&reply);
                 return Flow::StartTls;
             }
+            Outcome::EndTls(reply) => {
+                self.control.queue(&reply);
+                return Flow::EndTls;
+            }
             Outcome::Transfer(preliminary, job) => {
                 self.control.queue(&preliminary);
                 // The client may wait for this before it opens the data connection.
@@ -415,6 +429,23 @@ async fn encrypt(control: Control, session: &mut Session) -> Option<Control> {
         Ok(stream) => Some(Control::new(stream)),
         Err(error) => {
             tracing::info!(%error, "TLS handshake failed; closing");
+            None
+        }
+    }
+}
+
+/// Takes TLS from under the session. What was pipelined behind CCC is dropped, as
+/// what is behind AUTH is: the client is to await the reply (RFC 4217 §6). `None` when
+/// the client did not end it.
+async fn clear(control: Control, session: &mut Session) -> Option<Control> {
+    match session.clear(control.stream, CLEARING_PATIENCE).await {
+        Ok(cleared) => {
+            let mut control = Control::new(cleared.stream);
+            control.input.extend(cleared.first);
+            Some(control)
+        }
+        Err(error) => {
+            tracing::info!(%error, "the client did not end TLS after CCC; closing");
             None
         }
     }

@@ -59,6 +59,8 @@ pub struct FtpTls {
     pub start: TlsStart,
     /// Whether a session with TLS must have it on its data connections too.
     pub private_data: bool,
+    /// Whether the control connection may do without it after the login (CCC).
+    pub may_clear_control: bool,
     /// What a data connection must show.
     pub binding: DataBinding,
     /// What an upload that ends without `close_notify` counts as.

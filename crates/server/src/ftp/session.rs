@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use wharf_accounts::Account;
 use wharf_model::{ByteRange, DigestAlgorithm, Refusal, VirtualPath};
-use wharf_net::{ConnectionSlot, Drain, Stream, TicketOwner};
+use wharf_net::{Cleared, ConnectionSlot, Drain, Stream, TicketOwner};
 use wharf_proto::ftp::command::{Command, SiteCommand, TransferType};
 use wharf_proto::ftp::facts::FactSet;
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
@@ -31,6 +31,8 @@ pub(crate) enum Outcome {
     Close(Reply),
     /// A reply, then the TLS handshake.
     StartTls(Reply),
+    /// A reply, then the end of TLS on the control connection.
+    EndTls(Reply),
     /// A preliminary reply, then a transfer that ends with another.
     Transfer(Reply, Box<Job>),
 }
@@ -47,7 +49,7 @@ pub(crate) struct Session {
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
     pub(super) presence: Arc<Presence>,
-    /// TLS on the control connection, if it is there.
+    /// TLS on the control connection, if it is there or was.
     pub(super) encrypted: Option<Encrypted>,
     started: Instant,
     pub(super) phase: Phase,
@@ -90,6 +92,8 @@ pub(crate) struct Encrypted {
     pub(super) buffer_agreed: bool,
     /// PROT P: data connections are encrypted.
     pub(super) private: bool,
+    /// CCC: the control connection is so no more. What protects data stays as it was agreed before.
+    pub(super) control_cleared: bool,
 }
 
 impl Encrypted {
@@ -100,6 +104,7 @@ impl Encrypted {
             opens,
             buffer_agreed: from_the_start,
             private: from_the_start,
+            control_cleared: false,
         }
     }
 }
@@ -185,10 +190,14 @@ impl Session {
         };
     }
 
-    /// The TLS that stays, with the protection of data as it was at first.
+    /// The TLS that stays, with the protection of data as it was at first; behind
+    /// CCC it cannot be agreed anew, and so stays too.
     fn encrypted_anew(&self) -> Option<Encrypted> {
         let tls = self.shared.config.tls.as_ref()?;
         let encrypted = self.encrypted.as_ref()?;
+        if encrypted.control_cleared {
+            return Some(encrypted.clone());
+        }
         let opens = encrypted.opens.clone();
         Some(Encrypted::new(encrypted.owner, opens, tls.start))
     }
@@ -223,6 +232,35 @@ impl Session {
         self.encrypted = Some(Encrypted::new(owner, opens, tls.start));
         self.presence.live.set_encrypted(true);
         Ok(stream)
+    }
+
+    /// Ends TLS below the session, with patience for the client's part of it. What the
+    /// client's certificate opened opens no more: anybody could ask for it now.
+    ///
+    /// # Errors
+    /// The client did not end it; the connection is of no more use.
+    pub(crate) async fn clear(
+        &mut self,
+        stream: Stream,
+        patience: Duration,
+    ) -> io::Result<Cleared> {
+        let Stream::Tls(tls) = stream else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let cleared = tokio::time::timeout(patience, Box::pin(tls.end()))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        if let Some(encrypted) = &mut self.encrypted {
+            encrypted.control_cleared = true;
+            encrypted.opens = None;
+        }
+        tracing::info!("the control connection is encrypted no more (CCC)");
+        Ok(cleared)
+    }
+
+    pub(super) fn control_is_encrypted(&self) -> bool {
+        let encrypted = self.encrypted.as_ref();
+        encrypted.is_some_and(|tls| !tls.control_cleared)
     }
 
     /// How the next data connection is encrypted, if it is.
@@ -260,7 +298,7 @@ impl Session {
         Approach {
             peer: self.peer,
             protocol: Protocol::Ftp,
-            secure: self.encrypted.is_some(),
+            secure: self.control_is_encrypted(),
         }
     }
 
@@ -449,6 +487,10 @@ impl Session {
         });
         lines.push(match &self.encrypted {
             None => b" Not encrypted".to_vec(),
+            Some(tls) if tls.control_cleared && tls.private => {
+                b" Encrypted no more, but the data".to_vec()
+            }
+            Some(tls) if tls.control_cleared => b" Encrypted no more".to_vec(),
             Some(tls) if tls.private => b" Encrypted, with the data".to_vec(),
             Some(_) => b" Encrypted, without the data".to_vec(),
         });

@@ -21,10 +21,13 @@ impl Session {
 
     fn feature(&self, row: &VerbInfo) -> Option<String> {
         let feature = row.feature?;
-        if matches!(row.verb, Verb::Auth | Verb::Pbsz | Verb::Prot) {
-            self.shared.config.tls.as_ref()?;
-        }
-        Some(match row.verb {
+        let tls = self.shared.config.tls.as_ref();
+        let is_served = match row.verb {
+            Verb::Auth | Verb::Pbsz | Verb::Prot => tls.is_some(),
+            Verb::Ccc => tls.is_some_and(|tls| tls.may_clear_control),
+            _ => true,
+        };
+        is_served.then(|| match row.verb {
             Verb::Mlst => self.facts.feature(),
             Verb::Hash => self.hash_feature(),
             _ => feature.to_owned(),

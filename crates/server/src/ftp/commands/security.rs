@@ -14,8 +14,12 @@ impl Session {
         if self.shared.config.tls.is_none() {
             return Reply::new(ReplyCode::NOT_IMPLEMENTED, "TLS is not served here.").into();
         }
-        if self.encrypted.is_some() {
-            return Reply::new(ReplyCode::BAD_SEQUENCE, "TLS is there already.").into();
+        match &self.encrypted {
+            None => {}
+            Some(tls) if tls.control_cleared => return after_ccc(),
+            Some(_) => {
+                return Reply::new(ReplyCode::BAD_SEQUENCE, "TLS is there already.").into();
+            }
         }
         self.reset();
         Outcome::StartTls(Reply::new(
@@ -28,6 +32,9 @@ impl Session {
         let Some(encrypted) = &mut self.encrypted else {
             return auth_first();
         };
+        if encrypted.control_cleared {
+            return after_ccc();
+        }
         encrypted.buffer_agreed = true;
         Reply::new(ReplyCode::OK, "PBSZ=0").into()
     }
@@ -37,6 +44,9 @@ impl Session {
         let Some(encrypted) = &mut self.encrypted else {
             return auth_first();
         };
+        if encrypted.control_cleared {
+            return after_ccc();
+        }
         if !encrypted.buffer_agreed {
             return Reply::new(ReplyCode::BAD_SEQUENCE, "Send PBSZ 0 first.").into();
         }
@@ -65,14 +75,31 @@ impl Session {
         Reply::new(ReplyCode::OK, text).into()
     }
 
-    /// What passes over the control connection afterwards could be changed on the way.
+    /// Lets a client go on in the clear, for the sake of address translation that reads
+    /// PASV and PORT (RFC 4217 §6), where the operator allows it. What passes over the
+    /// control connection afterwards could be changed on the way; the password has passed by then.
     pub(in crate::ftp) fn ccc(&self) -> Outcome {
-        if self.encrypted.is_none() {
+        if !self.control_is_encrypted() {
             let text = "The control connection is not encrypted.";
             return Reply::new(ReplyCode::CONTROL_NOT_PROTECTED, text).into();
         }
-        let text = "The control connection stays encrypted.";
-        Reply::new(ReplyCode::DENIED_BY_POLICY, text).into()
+        let tls = self.shared.config.tls.as_ref();
+        if !tls.is_some_and(|tls| tls.may_clear_control) {
+            let text = "The control connection stays encrypted.";
+            return Reply::new(ReplyCode::DENIED_BY_POLICY, text).into();
+        }
+        let Some(login) = self.login() else {
+            let text = "Log in first; the password is for the encrypted connection.";
+            return Reply::new(ReplyCode::NOT_LOGGED_IN, text).into();
+        };
+        if login.account.tls == TlsPolicy::Required {
+            let text = "This account's control connection stays encrypted.";
+            return Reply::new(ReplyCode::DENIED_BY_POLICY, text).into();
+        }
+        Outcome::EndTls(Reply::new(
+            ReplyCode::OK,
+            "The control connection goes on without encryption.",
+        ))
     }
 
     /// Whether data may go over connections without encryption. A session that
@@ -86,4 +113,10 @@ impl Session {
 
 fn auth_first() -> Outcome {
     Reply::new(ReplyCode::BAD_SEQUENCE, "Send AUTH TLS first.").into()
+}
+
+/// Who writes on a connection in the clear may be anybody: not for them to say what protects data.
+fn after_ccc() -> Outcome {
+    let text = "CCC has ended the encryption; connect anew for another.";
+    Reply::new(ReplyCode::BAD_SEQUENCE, text).into()
 }
