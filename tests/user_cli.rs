@@ -230,3 +230,92 @@ fn the_data_directory_is_for_its_owner_only() {
         assert_eq!(mode, 0o700, "{}", path.display());
     }
 }
+
+// Made with ssh-keygen, which shows this fingerprint of the first.
+const ED25519: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKo+B9p/HZQEmcoYKJ5rV6elqn0xPUYwxe2HjsA6QtkN alice at work";
+const ED25519_FINGERPRINT: &str = "SHA256:a54pzR2z23pB1pgSGTkbr96nkTUwPsDg507b41WCOuA";
+const ECDSA: &str = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEUFr+w01JDY6gseacNFs6yQhSBTLRCNDOJevoGMp6zQEWjiu+/FMiOVVcUzQ224kit3fPbjN+MZ2nckjasaAgw= alice at work";
+
+#[test]
+fn keys_are_added_from_files_lines_and_standard_input_and_removed_by_either_name() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let file = wharf.scratch().join("key.pub");
+    std::fs::write(&file, format!("# work\n{ED25519}\n")).expect("written");
+    let file = file.to_str().expect("text");
+    let add = |source: &str, input: &str| {
+        said(
+            &wharf,
+            &["user", "key", "add", "alice", source, "--json"],
+            input,
+        )
+    };
+    let shown: serde_json::Value = serde_json::from_str(&add(file, "")).expect("JSON");
+    assert_eq!(
+        shown,
+        serde_json::json!({
+            "account": "alice",
+            "fingerprint": ED25519_FINGERPRINT,
+            "algorithm": "ssh-ed25519",
+            "comment": "alice at work",
+            "options": "",
+        })
+    );
+    add(&format!("from=\"10.0.0.0/8\",restrict {ED25519}"), "");
+    add("-", &format!("{ECDSA} laptop\n"));
+    let list = ["user", "key", "list", "alice"];
+    let listed = said(&wharf, &list, "");
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    let line =
+        format!("{ED25519_FINGERPRINT}  ssh-ed25519  alice at work  from=\"10.0.0.0/8\",restrict");
+    assert!(listed.lines().any(|shown| shown == line), "{listed}");
+    for which in [ED25519_FINGERPRINT, "alice at work laptop"] {
+        said(&wharf, &["user", "key", "remove", "alice", which], "");
+    }
+    assert_eq!(
+        said(&wharf, &list, "").trim(),
+        "alice has no keys; add one with: wharf user key add alice FILE"
+    );
+}
+
+#[test]
+fn keys_that_cannot_be_kept_as_they_are_change_nothing() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let both = format!("{ED25519}\ncommand=\"ls\" {ECDSA}\n");
+    for (arguments, input, said) in [
+        (
+            vec!["user", "key", "add", "alice", "-"],
+            &*both,
+            "line 2 of the keys: the option command is not kept here",
+        ),
+        (
+            vec!["user", "key", "add", "alice", "-"],
+            "",
+            "there is no key in it",
+        ),
+        (
+            vec!["user", "key", "add", "alice", "missing.pub"],
+            "",
+            "cannot read keys from missing.pub",
+        ),
+        (
+            vec!["user", "key", "add", "bob", ED25519],
+            "",
+            "no account is named bob",
+        ),
+        (
+            vec!["user", "key", "remove", "alice", "alice at work"],
+            "",
+            "alice has no key \"alice at work\"",
+        ),
+    ] {
+        let errors = refused(&wharf, &arguments, input);
+        assert!(errors.contains(said), "{errors}");
+        assert_eq!(errors.trim().lines().count(), 1, "{errors}");
+    }
+    assert_eq!(
+        said(&wharf, &["user", "key", "list", "alice", "--json"], ""),
+        ""
+    );
+}

@@ -1,6 +1,8 @@
 //! `wharf user`: the accounts that may log in. Works while a server runs and
 //! holds from the next login on.
 
+mod key;
+
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -74,6 +76,9 @@ enum Action {
         #[arg(long)]
         recount: bool,
     },
+    /// The public keys that open an account over SSH
+    #[command(subcommand)]
+    Key(key::Action),
 }
 
 #[derive(ClapArgs)]
@@ -189,8 +194,12 @@ impl FromStr for Rule {
     }
 }
 
-pub(crate) fn run(args: Args) -> Result<(), CliError> {
+pub(crate) fn run(mut args: Args) -> Result<(), CliError> {
     let config = args.place.load()?;
+    if let Action::Key(action) = &mut args.action {
+        // The owner of the data directory may not be allowed to read it.
+        action.read_source()?;
+    }
     act_as_owner_of(&DataDirectory::tokens_of_ownership(&config.data_dir))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -278,6 +287,7 @@ impl Setting {
                 Ok(())
             }
             Action::Usage { name, recount } => self.usage(&name, recount).await,
+            Action::Key(action) => self.key(action).await,
         }
     }
 

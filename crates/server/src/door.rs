@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use wharf_accounts::{Account, Authenticator, LoginGuard, LoginRefusal, PlainLogin};
+use wharf_accounts::{
+    Account, Authenticator, KeyFingerprint, KeyOptions, LoginGuard, LoginRefusal, PlainLogin,
+};
 use wharf_model::Secret;
 use wharf_vfs::{Home, Vfs};
 
@@ -38,12 +40,15 @@ pub struct HomeUnavailable {
 pub enum Protocol {
     /// FTP (RFC 959).
     Ftp,
+    /// SSH (RFC 4251).
+    Ssh,
 }
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ftp => "ftp",
+            Self::Ssh => "ssh",
         })
     }
 }
@@ -152,17 +157,67 @@ impl Door {
         approach: Approach,
         name: &[u8],
     ) -> Result<Grant, LoginRefused> {
-        let address = approach.peer.ip();
-        if self.guard.is_banned(address) {
+        let found = self.authenticator.find(name, approach.peer.ip());
+        let account = self.unless_banned(&approach, found).await?;
+        self.admit(account, &approach).await
+    }
+
+    /// Lets somebody in who has proved that a key of this fingerprint is
+    /// theirs, if it opens the account `name`; with what holds for the key.
+    /// Dropping the future is safe.
+    ///
+    /// # Errors
+    /// [`LoginRefused`].
+    pub async fn login_by_key(
+        &self,
+        approach: Approach,
+        name: &[u8],
+        key: KeyFingerprint,
+    ) -> Result<(Grant, KeyOptions), LoginRefused> {
+        let (account, options) = self.find_by_key(&approach, name, key).await?;
+        Ok((self.admit(account, &approach).await?, options))
+    }
+
+    /// Whether [`Door::login_by_key`] would find an account, for somebody who
+    /// asks before they prove that the key is theirs.
+    ///
+    /// # Errors
+    /// [`LoginRefused`].
+    pub async fn takes_key(
+        &self,
+        approach: Approach,
+        name: &[u8],
+        key: KeyFingerprint,
+    ) -> Result<(), LoginRefused> {
+        self.find_by_key(&approach, name, key).await.map(|_| ())
+    }
+
+    async fn find_by_key(
+        &self,
+        approach: &Approach,
+        name: &[u8],
+        key: KeyFingerprint,
+    ) -> Result<(Account, KeyOptions), LoginRefused> {
+        let found = self
+            .authenticator
+            .find_by_key(name, key, approach.peer.ip());
+        self.unless_banned(approach, found).await
+    }
+
+    /// What was found out about somebody who has a proof other than a
+    /// password. No guess, whatever comes of it: such a proof cannot be guessed.
+    async fn unless_banned<T>(
+        &self,
+        approach: &Approach,
+        found: impl Future<Output = Result<T, LoginRefusal>>,
+    ) -> Result<T, LoginRefused> {
+        if self.guard.is_banned(approach.peer.ip()) {
             return Err(LoginRefused::Banned);
         }
-        // No guess, whatever comes of it: the certificate was proved.
-        let found = self.authenticator.find(name, address).await;
-        let account = found.map_err(|reason| LoginRefused::Credential {
+        found.await.map_err(|reason| LoginRefused::Credential {
             reason,
             delay: Duration::ZERO,
-        })?;
-        self.admit(account, &approach).await
+        })
     }
 
     /// What every login passes once it is known who it is.
@@ -244,4 +299,16 @@ pub enum LoginRefused {
     /// The server cannot reach what it needs.
     #[error("the home is unavailable")]
     Home(#[from] HomeUnavailable),
+}
+
+impl LoginRefused {
+    /// Writes into the log who was refused and why, of which the peer learns less.
+    pub(crate) fn log(&self, name: &[u8]) {
+        let user = wharf_model::escape_for_display(name);
+        let first = std::error::Error::source(self);
+        let reasons = std::iter::successors(first, |reason| reason.source());
+        let reason: Vec<String> = reasons.map(ToString::to_string).collect();
+        let reason = reason.join(": ");
+        tracing::warn!(user, error = %self, reason, "login refused");
+    }
 }

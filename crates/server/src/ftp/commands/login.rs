@@ -31,7 +31,7 @@ impl Session {
             match door.login_by_certificate(self.approach(), &name).await {
                 Ok(grant) => return self.enter(grant, ReplyCode::LOGGED_IN_BY_CERTIFICATE),
                 Err(refused) => {
-                    log_refused(&name, &refused);
+                    refused.log(&name);
                     if matches!(refused, LoginRefused::Banned) {
                         return self.refuse(&refused);
                     }
@@ -57,7 +57,7 @@ impl Session {
         match self.shared.door.login(self.approach(), credential).await {
             Ok(grant) => self.enter(grant, ReplyCode::LOGGED_IN),
             Err(refused) => {
-                log_refused(&name, &refused);
+                refused.log(&name);
                 self.keep_back(&refused).await;
                 self.refuse(&refused)
             }
@@ -103,13 +103,4 @@ impl Session {
         self.reset();
         Reply::new(ReplyCode::READY, "Ready for another user.").into()
     }
-}
-
-fn log_refused(name: &[u8], refused: &LoginRefused) {
-    let user = wharf_model::escape_for_display(name);
-    let first = std::error::Error::source(refused);
-    let reasons = std::iter::successors(first, |reason| reason.source());
-    let reason: Vec<String> = reasons.map(ToString::to_string).collect();
-    let reason = reason.join(": ");
-    tracing::warn!(user, error = %refused, reason, "login refused");
 }
