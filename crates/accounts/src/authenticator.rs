@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use wharf_model::{AccountName, Secret};
 
 use crate::account::Account;
+use crate::key::{KeyFingerprint, KeyOptions};
 use crate::password::{PasswordError, PasswordHash, PasswordPool, random};
 use crate::store::{AccountStore, StoreError, StoredAccount};
 
@@ -99,16 +100,39 @@ impl Authenticator {
         may_be_used(&account, address).map(|()| account)
     }
 
+    /// The account `name` for somebody at `address` who has a key of this
+    /// fingerprint, and what holds for them. That the key is theirs is proved elsewhere.
+    /// Dropping the future is safe.
+    ///
+    /// # Errors
+    /// [`LoginRefusal`]. One question to the store tells a key that opens the
+    /// account from all else: names that do not exist are not told from those
+    /// that do by somebody without a key.
+    pub async fn find_by_key(
+        &self,
+        name: &[u8],
+        fingerprint: KeyFingerprint,
+        address: IpAddr,
+    ) -> Result<(Account, KeyOptions), LoginRefusal> {
+        let key = match parse_name(name) {
+            Some(name) => self.0.store.find_key(&name, fingerprint).await?,
+            None => None,
+        };
+        let options = key.ok_or(LoginRefusal::UnknownKey)?.options().clone();
+        let account = self.find(name, address).await?;
+        if !options.allows(address) {
+            return Err(LoginRefusal::NotFromHere);
+        }
+        Ok((account, options))
+    }
+
     /// How many passwords have been hashed so far, to compare them.
     pub fn hashed(&self) -> u64 {
         self.0.hashed.load(Ordering::Relaxed)
     }
 
     async fn look_up(&self, name: &[u8]) -> Result<Option<StoredAccount>, StoreError> {
-        let name = std::str::from_utf8(name)
-            .ok()
-            .and_then(|name| name.parse::<AccountName>().ok());
-        match name {
+        match parse_name(name) {
             Some(name) => self.0.store.find(&name).await,
             None => Ok(None),
         }
@@ -173,6 +197,10 @@ impl Authenticator {
     }
 }
 
+fn parse_name(name: &[u8]) -> Option<AccountName> {
+    std::str::from_utf8(name).ok()?.parse().ok()
+}
+
 /// Whether `account` may be used now, from `address`, whatever its password.
 fn may_be_used(account: &Account, address: IpAddr) -> Result<(), LoginRefusal> {
     if account.disabled {
@@ -196,6 +224,9 @@ pub enum LoginRefusal {
     /// The password is another.
     #[error("wrong password")]
     WrongPassword,
+    /// The key opens no account of that name, or there is none.
+    #[error("no such key for that name")]
+    UnknownKey,
     /// The operator has disabled the account.
     #[error("the account is disabled")]
     Disabled,
@@ -203,7 +234,7 @@ pub enum LoginRefusal {
     #[error("the account has expired")]
     Expired,
     /// The account may not be used from the peer's address.
-    #[error("the account may not be used from this address")]
+    #[error("the account or the key may not be used from this address")]
     NotFromHere,
     /// The password could not be checked.
     #[error(transparent)]
@@ -223,7 +254,8 @@ impl LoginRefusal {
             | Self::Disabled
             | Self::Expired
             | Self::NotFromHere => true,
-            Self::Password(_) | Self::Store(_) => false,
+            // Who has several keys offers them all; a key cannot be guessed.
+            Self::UnknownKey | Self::Password(_) | Self::Store(_) => false,
         }
     }
 }
@@ -231,7 +263,9 @@ impl LoginRefusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AccountChange, NewAccount, NewPassword, PasswordPolicy, SqliteStore};
+    use crate::{
+        AccountChange, AuthorizedKey, NewAccount, NewPassword, PasswordPolicy, SqliteStore,
+    };
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
@@ -467,5 +501,38 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_key_opens_its_account_where_the_account_and_the_key_may_be_used() {
+        let (_directory, store, authenticator, name) = setting().await;
+        let line = |number: u8| {
+            let key = ssh_key::public::Ed25519PublicKey([number; 32]);
+            ssh_key::PublicKey::from(key).to_openssh().expect("encodes")
+        };
+        let key = |line: &str| line.parse::<AuthorizedKey>().expect("a key");
+        let (anywhere, elsewhere) = (line(1), format!("from=\"198.51.100.0/24\" {}", line(2)));
+        for line in [&anywhere, &elsewhere] {
+            store.add_key(&name, key(line)).await.expect("adds");
+        }
+        let refusal = async |user: &str, line: &str| {
+            let fingerprint = key(line).fingerprint();
+            let found = authenticator.find_by_key(user.as_bytes(), fingerprint, HERE);
+            found.await.err().map(|refusal| refusal.to_string())
+        };
+        assert_eq!(refusal("alice", &anywhere).await, None);
+        let unknown = Some("no such key for that name".to_owned());
+        assert_eq!(refusal("alice", &line(3)).await, unknown);
+        assert_eq!(refusal("bob", &anywhere).await, unknown);
+        assert_eq!(refusal("no/name", &anywhere).await, unknown);
+        let not_from_here = LoginRefusal::NotFromHere.to_string();
+        assert_eq!(refusal("alice", &elsewhere).await, Some(not_from_here));
+        let disable = AccountChange {
+            disabled: Some(true),
+            ..AccountChange::default()
+        };
+        store.update(&name, disable).await.expect("updates");
+        let disabled = LoginRefusal::Disabled.to_string();
+        assert_eq!(refusal("alice", &anywhere).await, Some(disabled));
     }
 }

@@ -19,6 +19,7 @@
 mod account;
 mod authenticator;
 mod guard;
+mod key;
 mod password;
 mod sqlite;
 mod store;
@@ -29,6 +30,7 @@ pub use account::{
 };
 pub use authenticator::{Authenticator, LoginRefusal};
 pub use guard::LoginGuard;
+pub use key::{AuthorizedKey, InvalidFingerprint, InvalidKeyLine, KeyFingerprint, KeyOptions};
 pub use password::{
     InvalidPasswordHash, NewPassword, PasswordError, PasswordHash, PasswordPolicy, PasswordPool,
 };

@@ -18,6 +18,7 @@ use wharf_model::{
 };
 
 use crate::account::{Account, AccountChange, NewAccount, unix_seconds};
+use crate::key::{AuthorizedKey, KeyFingerprint, MAX_KEYS};
 use crate::password::PasswordHash;
 use crate::store::{AccountStore, BanStore, StoreError, StoreResult, StoredAccount, StoredUsage};
 use crate::throttle::{Ban, MAX_BANS, PeerNetwork};
@@ -275,6 +276,79 @@ impl AccountStore for SqliteStore {
         })
     }
 
+    fn add_key<'a>(&'a self, name: &'a AccountName, key: AuthorizedKey) -> StoreResult<'a, ()> {
+        Box::pin(async move {
+            let account = self.require(name).await?.account;
+            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            sqlx::query(
+                "INSERT OR REPLACE INTO account_keys (account_id, fingerprint, line) VALUES (?, ?, ?)",
+            )
+            .bind(account.id.0)
+            .bind(key.fingerprint().to_string())
+            .bind(key.to_string())
+            .execute(&mut *transaction)
+            .await?;
+            let keys: i64 =
+                sqlx::query_scalar("SELECT COUNT(*) FROM account_keys WHERE account_id = ?")
+                    .bind(account.id.0)
+                    .fetch_one(&mut *transaction)
+                    .await?;
+            if unsigned(Some(keys)).is_none_or(|keys| keys > MAX_KEYS as u64) {
+                return Err(StoreError::TooManyKeys(name.clone()));
+            }
+            transaction.commit().await?;
+            Ok(())
+        })
+    }
+
+    fn keys<'a>(&'a self, name: &'a AccountName) -> StoreResult<'a, Vec<AuthorizedKey>> {
+        Box::pin(async move {
+            let account = self.require(name).await?.account;
+            let lines: Vec<String> = sqlx::query_scalar(
+                "SELECT line FROM account_keys WHERE account_id = ? ORDER BY fingerprint",
+            )
+            .bind(account.id.0)
+            .fetch_all(&self.pool)
+            .await?;
+            lines.iter().map(|line| parse_key(line, name)).collect()
+        })
+    }
+
+    fn find_key<'a>(
+        &'a self,
+        name: &'a AccountName,
+        fingerprint: KeyFingerprint,
+    ) -> StoreResult<'a, Option<AuthorizedKey>> {
+        Box::pin(async move {
+            let line: Option<String> = sqlx::query_scalar(
+                "SELECT line FROM account_keys JOIN accounts ON id = account_id \
+                 WHERE name = ? AND fingerprint = ?",
+            )
+            .bind(name.as_str())
+            .bind(fingerprint.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+            line.map(|line| parse_key(&line, name)).transpose()
+        })
+    }
+
+    fn remove_key<'a>(
+        &'a self,
+        name: &'a AccountName,
+        fingerprint: KeyFingerprint,
+    ) -> StoreResult<'a, bool> {
+        Box::pin(async move {
+            let account = self.require(name).await?.account;
+            let removed =
+                sqlx::query("DELETE FROM account_keys WHERE account_id = ? AND fingerprint = ?")
+                    .bind(account.id.0)
+                    .bind(fingerprint.to_string())
+                    .execute(&self.pool)
+                    .await?;
+            Ok(removed.rows_affected() > 0)
+        })
+    }
+
     fn usage<'a>(&'a self, home: &'a Path) -> StoreResult<'a, Option<StoredUsage>> {
         Box::pin(async move {
             let row = sqlx::query("SELECT bytes, files, dirty FROM homes WHERE path = ?")
@@ -415,6 +489,14 @@ async fn forget_unused_homes(transaction: &mut Transaction<'_>) -> Result<(), St
     Ok(())
 }
 
+/// What cannot be read must not read as a key without restrictions.
+fn parse_key(line: &str, name: &AccountName) -> Result<AuthorizedKey, StoreError> {
+    line.parse().map_err(|_| StoreError::Corrupt {
+        what: "public key",
+        account: name.to_string(),
+    })
+}
+
 fn home_text(home: &Path) -> Result<&str, StoreError> {
     home.to_str().ok_or(StoreError::HomeNotUtf8)
 }
@@ -515,6 +597,74 @@ mod tests {
                 .expect("reads")
                 .is_none()
         );
+    }
+
+    fn key(number: u8) -> AuthorizedKey {
+        let key = ssh_key::public::Ed25519PublicKey([number; 32]);
+        let key = ssh_key::PublicKey::from(key);
+        let line = key.to_openssh().expect("encodes");
+        format!("restrict {line} key {number}")
+            .parse()
+            .expect("a key")
+    }
+
+    #[tokio::test]
+    async fn keys_belong_to_an_account_and_go_with_it() {
+        let (_directory, store) = store().await;
+        let mut names = Vec::new();
+        for name in ["alice", "bob"] {
+            let new = new_account(name, &format!("/srv/{name}"));
+            names.push(store.insert(new, hash()).await.expect("inserts").name);
+        }
+        let [alice, bob] = names.as_slice() else {
+            panic!("two names");
+        };
+        store.add_key(alice, key(1)).await.expect("adds");
+        store.add_key(alice, key(2)).await.expect("adds");
+        let plain = key(1).to_string().replace("restrict ", "");
+        let plain: AuthorizedKey = plain.parse().expect("a key");
+        store.add_key(alice, plain.clone()).await.expect("replaces");
+        let found = async |name, number| {
+            let fingerprint = key(number).fingerprint();
+            store.find_key(name, fingerprint).await.expect("reads")
+        };
+        assert_eq!(found(alice, 1).await, Some(plain.clone()));
+        assert_eq!(found(alice, 2).await, Some(key(2)));
+        assert_eq!(found(bob, 1).await, None);
+        let mut keys = store.keys(alice).await.expect("reads");
+        keys.sort_by_key(|key| key.comment().to_owned());
+        assert_eq!(keys, [plain, key(2)]);
+        let gone = key(2).fingerprint();
+        assert!(store.remove_key(alice, gone).await.expect("removes"));
+        assert!(!store.remove_key(alice, gone).await.expect("removes"));
+        store.remove(alice).await.expect("removes");
+        assert_eq!(found(alice, 1).await, None);
+        for refused in [
+            store.add_key(alice, key(1)).await.err(),
+            store.keys(alice).await.err(),
+        ] {
+            assert!(matches!(refused, Some(StoreError::NotFound(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_of_an_account_are_bounded() {
+        let (_directory, store) = store().await;
+        let new = new_account("alice", "/srv/alice");
+        let name = store.insert(new, hash()).await.expect("inserts").name;
+        for number in 0..=u8::MAX {
+            store.add_key(&name, key(number)).await.expect("adds");
+        }
+        assert_eq!(store.keys(&name).await.expect("reads").len(), MAX_KEYS);
+        // One that is there is replaced; another is too many.
+        store.add_key(&name, key(0)).await.expect("replaces");
+        let mut bytes = [0; 32];
+        bytes[0] = 1;
+        let other = ssh_key::PublicKey::from(ssh_key::public::Ed25519PublicKey(bytes));
+        let other = other.to_openssh().expect("encodes").parse().expect("a key");
+        let refused = store.add_key(&name, other).await;
+        assert!(matches!(refused, Err(StoreError::TooManyKeys(_))));
+        assert_eq!(store.keys(&name).await.expect("reads").len(), MAX_KEYS);
     }
 
     #[tokio::test]

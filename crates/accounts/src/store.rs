@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use wharf_model::{AccountName, Usage};
 
 use crate::account::{Account, AccountChange, NewAccount};
+use crate::key::{AuthorizedKey, KeyFingerprint, MAX_KEYS};
 use crate::password::PasswordHash;
 use crate::throttle::{Ban, PeerNetwork};
 
@@ -59,6 +60,28 @@ pub trait AccountStore: Send + Sync + 'static {
     /// Forgets an account and returns what it was; its files are not touched.
     fn remove<'a>(&'a self, name: &'a AccountName) -> StoreResult<'a, Account>;
 
+    /// Adds a public key that opens the account; one that it has already is
+    /// replaced, with its options and its comment.
+    fn add_key<'a>(&'a self, name: &'a AccountName, key: AuthorizedKey) -> StoreResult<'a, ()>;
+
+    /// The public keys that open the account, by fingerprint.
+    fn keys<'a>(&'a self, name: &'a AccountName) -> StoreResult<'a, Vec<AuthorizedKey>>;
+
+    /// The key with this fingerprint, if it opens the account; `None` too where
+    /// there is no such account, after the same single question to the store.
+    fn find_key<'a>(
+        &'a self,
+        name: &'a AccountName,
+        fingerprint: KeyFingerprint,
+    ) -> StoreResult<'a, Option<AuthorizedKey>>;
+
+    /// Forgets a key of the account; whether it had it.
+    fn remove_key<'a>(
+        &'a self,
+        name: &'a AccountName,
+        fingerprint: KeyFingerprint,
+    ) -> StoreResult<'a, bool>;
+
     /// What a home held when it was last counted; `None` for one that no account has.
     fn usage<'a>(&'a self, home: &'a Path) -> StoreResult<'a, Option<StoredUsage>>;
 
@@ -94,6 +117,9 @@ pub enum StoreError {
     /// No account of that name exists.
     #[error("no account is named {0}")]
     NotFound(AccountName),
+    /// An account has as many public keys as it may.
+    #[error("account {0} has {MAX_KEYS} keys already; remove one first")]
+    TooManyKeys(AccountName),
     /// A home that is no UTF-8.
     #[error("the path of the home is not valid UTF-8")]
     HomeNotUtf8,
