@@ -1,4 +1,4 @@
-//! FTP as pure functions between bytes and types; no IO, no clock, no async.
+//! FTP and SFTP as pure functions between bytes and types; no IO, no clock, no async.
 //!
 //! ```text
 //! bytes ─► LineDecoder ─► Command::parse ─► Command      Reply ─► encode ─► bytes      (server)
@@ -6,10 +6,11 @@
 //! Entry ─► encode_facts / encode_list_line ─► bytes ─► parse_facts_line / parse_list_line ─► RemoteEntry
 //! ```
 //!
-//! Both ends of Wharf use the same types. Every parser takes any bytes in any
-//! chunking, bounds what it keeps, and panics on none.
+//! SFTP draws its own picture in [`sftp`]. Both ends of Wharf use the same types. Every
+//! parser takes any bytes in any chunking, bounds what it keeps, and panics on none.
 
 pub mod ascii;
 pub mod ftp;
 pub mod line;
+pub mod sftp;
 pub mod time;
