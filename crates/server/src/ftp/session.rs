@@ -254,6 +254,7 @@ impl Session {
             encrypted.control_cleared = true;
             encrypted.opens = None;
         }
+        self.presence.live.set_encrypted(false);
         tracing::info!("the control connection is encrypted no more (CCC)");
         Ok(cleared)
     }
