@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use futures_util::future::{BoxFuture, ready};
 use wharf_accounts::{
-    Account, AccountChange, AccountStore, Authenticator, ExecPolicy, NewAccount, NewPassword,
-    PasswordHash, PasswordPolicy, PasswordPool, StoreError, StoreResult, StoredAccount,
-    StoredUsage, TlsPolicy,
+    Account, AccountChange, AccountStore, Authenticator, AuthorizedKey, ExecPolicy, KeyFingerprint,
+    NewAccount, NewPassword, PasswordHash, PasswordPolicy, PasswordPool, StoreError, StoreResult,
+    StoredAccount, StoredUsage, TlsPolicy,
 };
 use wharf_model::{
     AccountId, AccountName, NetworkSet, PermissionRules, Permissions, QuotaLimits, Refusal, Secret,
@@ -126,6 +126,30 @@ impl AccountStore for OneAccount {
 
     fn remove<'a>(&'a self, name: &'a AccountName) -> StoreResult<'a, Account> {
         refused(name)
+    }
+
+    fn add_key<'a>(&'a self, name: &'a AccountName, _key: AuthorizedKey) -> StoreResult<'a, ()> {
+        refused(name)
+    }
+
+    fn keys<'a>(&'a self, _name: &'a AccountName) -> StoreResult<'a, Vec<AuthorizedKey>> {
+        Box::pin(ready(Ok(Vec::new())))
+    }
+
+    fn find_key<'a>(
+        &'a self,
+        _name: &'a AccountName,
+        _fingerprint: KeyFingerprint,
+    ) -> StoreResult<'a, Option<AuthorizedKey>> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    fn remove_key<'a>(
+        &'a self,
+        _name: &'a AccountName,
+        _fingerprint: KeyFingerprint,
+    ) -> StoreResult<'a, bool> {
+        Box::pin(ready(Ok(false)))
     }
 
     fn usage<'a>(&'a self, _home: &'a Path) -> StoreResult<'a, Option<StoredUsage>> {
