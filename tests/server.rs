@@ -646,7 +646,7 @@ fn an_account_is_refused_from_other_networks_as_with_a_wrong_password() {
     assert_eq!(log_in(), (530, "530 Login incorrect.\r\n".to_owned()));
     server.await_log(&[
         "login refused",
-        "the account may not be used from this address",
+        "the account or the key may not be used from this address",
     ]);
     let set = |networks| wharf.run(&["user", "set", "alice", "--allow-from", networks], "");
     assert!(set("127.0.0.1").1.contains("allow from:   127.0.0.1/32"));
