@@ -5,8 +5,10 @@
 //! from the stream here, to its end and no byte farther.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 use tokio_rustls::rustls::Connection;
 
 use crate::{Stream, TlsStream};
@@ -34,47 +36,61 @@ pub struct Cleared {
 }
 
 impl TlsStream {
-    /// Sends `close_notify`, awaits the peer's, and gives back the stream
-    /// below. What has been written must be flushed before. Has no deadline of
-    /// its own. Dropping the future closes the stream.
+    /// Awaits the peer's `close_notify`, sends its own, and gives back the stream below. A
+    /// peer that has not begun after `grace` is left to expect the other to begin, as curl does;
+    /// lftp and others want to, and take an end that comes with the last reply for the connection's.
+    /// What has been written must be flushed before. Has no deadline of its own.
+    /// Dropping the future closes the stream.
     ///
     /// # Errors
     /// The peer has sent something else that is encrypted
     /// ([`io::ErrorKind::InvalidData`]), or the stream failed.
-    pub async fn end(self) -> io::Result<Cleared> {
+    pub async fn end(self, grace: Duration) -> io::Result<Cleared> {
         match self.into_below() {
             tokio_rustls::TlsStream::Server(tls) => {
                 let (stream, session) = tls.into_inner();
-                end(stream, session.into()).await
+                end(stream, session.into(), grace).await
             }
             tokio_rustls::TlsStream::Client(tls) => {
                 let (stream, session) = tls.into_inner();
-                end(stream, session.into()).await
+                end(stream, session.into(), grace).await
             }
         }
     }
 }
 
-async fn end(mut stream: Stream, mut session: Connection) -> io::Result<Cleared> {
+async fn end(mut stream: Stream, mut session: Connection, grace: Duration) -> io::Result<Cleared> {
     if has_ended(&mut session)? {
         // What came behind the end may have been read with it.
         return Err(invalid("TLS has ended already"));
     }
+    let (first, has_begun) = match timeout(grace, stream.read_u8()).await {
+        Ok(first) => (first?, true),
+        Err(_) => {
+            say_end(&mut session, &mut stream).await?;
+            (stream.read_u8().await?, false)
+        }
+    };
+    if !CONTENT_TYPES.contains(&first) {
+        let first = Some(first);
+        return Ok(Cleared { stream, first });
+    }
+    skip_alert(first, &mut stream).await?;
+    if has_begun {
+        say_end(&mut session, &mut stream).await?;
+    }
+    let first = None;
+    Ok(Cleared { stream, first })
+}
+
+async fn say_end(session: &mut Connection, stream: &mut Stream) -> io::Result<()> {
     session.send_close_notify();
     let mut last = Vec::new();
     while session.wants_write() {
         session.write_tls(&mut last)?;
     }
     stream.write_all(&last).await?;
-    stream.flush().await?;
-    let first = stream.read_u8().await?;
-    if !CONTENT_TYPES.contains(&first) {
-        let first = Some(first);
-        return Ok(Cleared { stream, first });
-    }
-    skip_alert(first, &mut stream).await?;
-    let first = None;
-    Ok(Cleared { stream, first })
+    stream.flush().await
 }
 
 /// Takes the record that begins with `first`, which must have the form of an
@@ -169,7 +185,7 @@ mod tests {
             session.write_tls(&mut sent).expect("written");
             sent.extend_from_slice(b"PWD\r\n");
             client.write_all(&sent).await.expect("written");
-            let mut cleared = served.end().await.expect("an end");
+            let mut cleared = served.end(Duration::ZERO).await.expect("an end");
             assert_eq!(cleared.first, None);
             let mut line = [0; 5];
             cleared.stream.read_exact(&mut line).await.expect("reads");
@@ -193,7 +209,7 @@ mod tests {
             let (served, client) = pair(version).await;
             let mut client = client.into_inner().0;
             client.write_all(b"PWD\r\n").await.expect("written");
-            let mut cleared = served.end().await.expect("an end");
+            let mut cleared = served.end(Duration::ZERO).await.expect("an end");
             assert_eq!(cleared.first, Some(b'P'));
             let mut line = [0; 4];
             cleared.stream.read_exact(&mut line).await.expect("reads");
@@ -207,7 +223,10 @@ mod tests {
             let (served, mut client) = pair(version).await;
             client.write_all(b"PWD\r\n").await.expect("written");
             client.flush().await.expect("written");
-            let error = served.end().await.expect_err("more than an end");
+            let error = served
+                .end(Duration::ZERO)
+                .await
+                .expect_err("more than an end");
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 
             // Records of other kinds and lengths than an end has.
@@ -219,14 +238,14 @@ mod tests {
                 let (served, client) = pair(version).await;
                 let mut client = client.into_inner().0;
                 client.write_all(forged).await.expect("written");
-                let error = served.end().await.expect_err("no end");
+                let error = served.end(Duration::ZERO).await.expect_err("no end");
                 assert_eq!(error.kind(), io::ErrorKind::InvalidData);
             }
 
             let (served, client) = pair(version).await;
             let mut client = client.into_inner().0;
             client.shutdown().await.expect("an end of the pipe alone");
-            let error = served.end().await.expect_err("no end");
+            let error = served.end(Duration::ZERO).await.expect_err("no end");
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }
     }

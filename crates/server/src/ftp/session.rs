@@ -23,6 +23,10 @@ use crate::ftp::{FtpShared, TlsStart};
 use crate::registry::{LiveSession, LoginSlot};
 use crate::transfer::Translation;
 
+/// How long a client has to begin ending TLS after CCC before the server does. Only
+/// clients that expect that wait for it.
+const CLEARING_GRACE: Duration = Duration::from_millis(500);
+
 /// What a command leads to.
 pub(crate) enum Outcome {
     /// A reply.
@@ -247,7 +251,7 @@ impl Session {
         let Stream::Tls(tls) = stream else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        let cleared = tokio::time::timeout(patience, Box::pin(tls.end()))
+        let cleared = tokio::time::timeout(patience, Box::pin(tls.end(CLEARING_GRACE)))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         if let Some(encrypted) = &mut self.encrypted {
