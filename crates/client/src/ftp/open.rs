@@ -93,8 +93,16 @@ impl Opening {
         Ok(self)
     }
 
+    /// How the server reads a byte 0xFF is asked before it is sent one; FEAT needs no
+    /// login in the servers that there are. One that wants it gets the byte as it is.
     pub(super) async fn log_in(&mut self) -> Result<(), ClientError> {
-        log_in(&mut self.control, &self.server.credentials).await
+        let credentials = &self.server.credentials;
+        let password = credentials.password.expose();
+        if credentials.user.contains(&0xff) || password.contains(&0xff) {
+            let features = ask_for_features(&mut self.control).await?;
+            self.control.set_iac(features.iac());
+        }
+        log_in(&mut self.control, credentials).await
     }
 
     /// Agrees with the server on all that a session needs.

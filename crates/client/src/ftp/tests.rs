@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wharf_model::{ByteRange, DigestAlgorithm, EntryKind, VirtualPath};
+use wharf_model::{ByteRange, DigestAlgorithm, EntryKind, Secret, VirtualPath};
 
-use super::DataMode;
+use super::{Credentials, DataMode, FtpServer};
 use crate::error::{ClientError, ErrorKind, Waiting};
 use crate::fake::{Act, After, EVERYTHING, FakeServer, NEW_YEAR_2020, OLD, at, path};
 use crate::remote::{Connector, Precision, Remote, RemoteEntry, WriteStart};
@@ -143,7 +143,7 @@ async fn too_many_connections_are_told_from_other_ends() {
 async fn a_password_never_gets_into_an_error_and_cannot_forge_a_command() {
     let server = FakeServer::start(EVERYTHING).await;
     let mut connector = server.connector();
-    connector.credentials.password = wharf_model::Secret::new(b"secret\r\nDELE /a".to_vec());
+    connector.credentials.password = Secret::new(b"secret\r\nDELE /a".to_vec());
     let error = connector.connect().await.err().expect("refused");
     assert!(!error.chain().contains("secret"), "{}", error.chain());
     assert_eq!(
@@ -613,4 +613,31 @@ async fn replies_and_lines_without_end_are_given_up() {
     let mut session = server.session().await;
     let error = session.list(&path("/")).await.expect_err("no end");
     assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+}
+
+#[tokio::test]
+async fn a_name_and_a_password_with_a_byte_0xff_are_sent_as_the_server_reads_them() {
+    // The scripted server shows each byte 0xFF as U+FFFD.
+    for (features, sent) in [(EVERYTHING, "\u{fffd}\u{fffd}"), (OLD, "\u{fffd}")] {
+        let server = FakeServer::start(features).await;
+        let odd = b"a\xffb".to_vec();
+        let connector = FtpServer {
+            credentials: Credentials {
+                user: odd.clone(),
+                password: Secret::new(odd),
+            },
+            ..server.connector()
+        };
+        connector.connect().await.expect("logs in");
+        assert_eq!(server.commands("USER"), [format!("USER a{sent}b")]);
+        assert_eq!(server.commands("PASS"), [format!("PASS a{sent}b")]);
+        let before_login = server.commands("");
+        let before_login = before_login
+            .iter()
+            .take_while(|line| !line.starts_with("USER"));
+        assert!(before_login.into_iter().any(|line| line == "FEAT"));
+    }
+    let server = FakeServer::start(EVERYTHING).await;
+    server.connector().connect().await.expect("logs in");
+    assert_eq!(server.commands("FEAT").len(), 1);
 }
