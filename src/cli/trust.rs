@@ -14,6 +14,7 @@ use wharf_client::{
     BoundServers, ClientError, Encryption, EncryptionPolicy, Known, Scheme, Stranger, Trust,
     find_known, known_line,
 };
+use wharf_net::BareEnd;
 
 use crate::cli::CliError;
 use crate::compose::make_private_directory;
@@ -36,6 +37,9 @@ pub(super) struct TlsArgs {
     /// Trust a server that nothing vouches for when it is met for the first time, and remember it
     #[arg(long)]
     accept_new: bool,
+    /// Take listings and files for whole that end without TLS's close_notify: somebody may have cut them
+    #[arg(long)]
+    tolerate_bare_end: bool,
     /// Where servers are remembered [default: ~/.config/wharf/known_hosts]
     #[arg(long, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
@@ -83,6 +87,11 @@ impl TlsArgs {
                 path: self.known_hosts.clone().or_else(default_path),
                 accept_new: self.accept_new,
             }),
+            bare_end: if self.tolerate_bare_end {
+                BareEnd::Tolerated
+            } else {
+                BareEnd::Refused
+            },
             bound: BoundServers::default(),
         })))
     }

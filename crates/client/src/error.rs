@@ -85,6 +85,12 @@ pub enum ClientError {
         /// Whether earlier connections of the session did, so that those of another one will.
         may_pass: bool,
     },
+    /// A data connection ended without TLS's `close_notify`, though the server says that all is sent.
+    #[error(
+        "the server ended a data connection without TLS's close_notify, so that somebody may have cut it; \
+         --tolerate-bare-end takes what came for whole"
+    )]
+    BareEnd,
     /// Nothing vouches for the server, and it was never met.
     #[error("the certificate of {server} is not trusted: {}; its fingerprint is {}. If that is the server's, --accept-new remembers it", .stranger.reason, .stranger.fingerprint)]
     UnknownServer {
@@ -251,6 +257,7 @@ impl ClientError {
             | Self::Handshake(_)
             | Self::DataHandshake(_)
             | Self::NotResumed { .. }
+            | Self::BareEnd
             | Self::UnknownServer { .. }
             | Self::ServerChanged { .. } => ErrorKind::Encryption,
             Self::Protocol(_) => ErrorKind::Protocol,

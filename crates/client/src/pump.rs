@@ -88,7 +88,11 @@ pub(crate) async fn pump_to_file(
             let count = tokio::select! {
                 biased;
                 () = context.cancel.cancelled() => return Err(ClientError::Interrupted),
-                count = source.read(piece) => count?,
+                count = source.read(piece) => match count {
+                    // All is there that the size promises: nobody can have cut it.
+                    Err(ClientError::BareEnd) if room == Some(received) => 0,
+                    count => count?,
+                },
             };
             if count == 0 {
                 return Ok(());

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::BoxFuture;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use wharf_model::{Digest, DigestAlgorithm, Hasher};
-use wharf_net::Distrust;
+use wharf_net::{BareEnd, Distrust};
 
 use crate::error::ClientError;
 
@@ -23,6 +23,9 @@ pub struct Encryption {
     pub identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     /// What is known about servers.
     pub trust: Arc<dyn Trust>,
+    /// What a data connection that ends without TLS's `close_notify` counts as: somebody may have
+    /// cut it. A file whose size is known has come whole in any case.
+    pub bare_end: BareEnd,
     /// What was found out about their data connections.
     pub bound: BoundServers,
 }

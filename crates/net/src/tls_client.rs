@@ -40,6 +40,8 @@ pub struct TlsClientOptions {
     pub identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     /// Names of protocols (ALPN, RFC 7301) for the first connection; none are offered where it is empty.
     pub protocols: Vec<Vec<u8>>,
+    /// What a joining connection that ends without `close_notify` counts as.
+    pub joining_end: BareEnd,
 }
 
 /// Says whether a certificate is one that the caller knows.
@@ -52,6 +54,7 @@ pub struct TlsClient {
     judge: Arc<Judge>,
     sessions: Arc<Sessions>,
     name: ServerName<'static>,
+    joining_end: BareEnd,
 }
 
 /// Why a server's certificate was trusted.
@@ -111,6 +114,7 @@ impl TlsClient {
             judge,
             sessions,
             name,
+            joining_end: options.joining_end,
         })
     }
 
@@ -125,13 +129,12 @@ impl TlsClient {
     }
 
     /// Makes the handshake of a connection that joins the first, resuming its
-    /// session as long as [`TlsClient::can_resume`]. An end of it without
-    /// `close_notify` is an error: somebody may have cut it.
+    /// session as long as [`TlsClient::can_resume`].
     ///
     /// # Errors
     /// [`HandshakeError`].
     pub async fn connect_joining(&self, stream: Stream) -> Result<Stream, HandshakeError> {
-        self.handshake(&self.joining, stream, BareEnd::Refused)
+        self.handshake(&self.joining, stream, self.joining_end)
             .await
     }
 
@@ -450,6 +453,7 @@ mod tests {
                 pinned: Arc::new(move |shown| pin.as_ref() == Some(shown)),
                 identity: None,
                 protocols: vec![b"ftp".to_vec()],
+                joining_end: BareEnd::Refused,
             },
         )
         .expect("usable")
@@ -584,6 +588,7 @@ mod tests {
             pinned: Arc::new(|_| false),
             identity: None,
             protocols: Vec::new(),
+            joining_end: BareEnd::Refused,
         };
         assert!(matches!(
             TlsClient::new("a b", options),

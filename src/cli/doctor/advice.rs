@@ -29,6 +29,10 @@ pub(super) fn advice(error: &ClientError) -> String {
             "the server gives no session tickets that could be used; have its operator turn them on, \
              or turn off what requires them (vsftpd: require_ssl_reuse)"
         }
+        ClientError::BareEnd => {
+            "have the server's operator see to it that it ends TLS as RFC 5246 §7.2.1 wants; downloads of a \
+             known size work all the same"
+        }
         ClientError::UnknownServer { .. } => {
             "compare the fingerprint with what the server's operator says; then --accept-new, or \
              --ca-file with the certificate of its authority"

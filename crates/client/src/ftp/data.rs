@@ -97,6 +97,7 @@ impl FtpSession {
             control: &mut self.control,
             securing: self.securing.as_ref(),
             data,
+            is_over: false,
         }
     }
 
@@ -291,6 +292,8 @@ pub(super) struct FtpRead<'s> {
     securing: Option<&'s Securing>,
     data: Stream,
     stall: Duration,
+    /// The server has said that all is sent.
+    is_over: bool,
 }
 
 impl FtpRead<'_> {
@@ -301,13 +304,28 @@ impl FtpRead<'_> {
         match read {
             Ok(count) => Ok(count),
             Err(error) => {
-                let error = explain(self.control, error).await;
+                let error = self.explain(error).await;
                 Err(explain_unresumed(self.securing, &self.data, error))
             }
         }
     }
 
+    /// Why reading failed. An end that only TLS takes for a cut is told from others.
+    async fn explain(&mut self, error: io::Error) -> ClientError {
+        let is_bare = error.kind() == io::ErrorKind::UnexpectedEof && self.data.as_tls().is_some();
+        let explained = explain(self.control, error).await;
+        let is_content = self.control.is_in_step();
+        if is_bare && is_content && matches!(explained, ClientError::Connection(_)) {
+            self.is_over = true;
+            return ClientError::BareEnd;
+        }
+        explained
+    }
+
     pub(super) async fn hear_end(mut self) -> Result<(), ClientError> {
+        if self.is_over {
+            return Ok(());
+        }
         // Servers may wait for close_notify (vsftpd, `strict_ssl_write_shutdown`);
         // one that is gone already needs none.
         let _ = timeout(GOODBYE, self.data.shutdown()).await;

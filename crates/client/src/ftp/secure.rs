@@ -53,6 +53,7 @@ impl Securing {
                 .as_ref()
                 .map(|(chain, key)| (chain.clone(), key.clone_key())),
             protocols: vec![b"ftp".to_vec()],
+            joining_end: encryption.bare_end,
         };
         let client = TlsClient::new(host, options).map_err(ClientError::EncryptionSettings)?;
         Ok(Self {
@@ -255,6 +256,7 @@ mod tests {
 
     use super::*;
     use crate::trust::{BoundServers, Trust};
+    use wharf_net::BareEnd;
 
     /// Nobody to ask, and one thing known about every server.
     #[derive(Debug)]
@@ -286,6 +288,7 @@ mod tests {
             roots: Vec::new(),
             identity: None,
             trust: Arc::new(Memory(known)),
+            bare_end: BareEnd::Refused,
             bound: BoundServers::default(),
         });
         let peer: SocketAddr = peer.parse().expect("an address");

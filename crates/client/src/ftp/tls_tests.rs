@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use wharf_net::{Distrust, HandshakeError};
+use tokio_util::sync::CancellationToken;
+use wharf_net::{BareEnd, Distrust, HandshakeError};
 
 use super::FtpServer;
 use crate::error::{ClientError, ErrorKind};
-use crate::fake::{Act, After, EVERYTHING, FakeServer, NEW_YEAR_2020, OLD, path};
+use crate::fake::{Act, After, EVERYTHING, FakeServer, Folder, NEW_YEAR_2020, OLD, Recorder, path};
 use crate::pool::Pool;
 use crate::remote::{Connector, Remote, WriteStart};
+use crate::transfer::{Download, TransferOptions, Transfers};
 use crate::trust::{
     BoundServers, Encryption, EncryptionPolicy, Fingerprint, Known, Stranger, Trust,
 };
@@ -73,10 +75,28 @@ fn connector(server: &FakeServer, policy: EncryptionPolicy, person: &Arc<Person>
             roots: Vec::new(),
             identity: None,
             trust: Arc::clone(person) as Arc<dyn Trust>,
+            bare_end: BareEnd::Refused,
             bound: BoundServers::default(),
         })),
         ..server.connector()
     }
+}
+
+/// A session that takes a bare end of a data connection for an end.
+async fn tolerant_session(server: &FakeServer) -> Box<dyn Remote> {
+    let person = Person::new(true);
+    let tolerant = FtpServer {
+        encryption: Some(Arc::new(Encryption {
+            policy: EncryptionPolicy::Required,
+            roots: Vec::new(),
+            identity: None,
+            trust: person,
+            bare_end: BareEnd::Tolerated,
+            bound: BoundServers::default(),
+        })),
+        ..server.connector()
+    };
+    tolerant.connect().await.expect("logs in")
 }
 
 /// A session in which encryption is required, with a person who trusts the server.
@@ -270,8 +290,59 @@ async fn a_listing_that_somebody_cut_is_no_listing() {
     // TCP ends in order and the server is content; only close_notify is missing.
     server.once("MLSD", Act::Cut(0, After::Say("226 Done.")));
     let error = session.list(&path("/")).await.expect_err("is cut");
-    assert!(error.is_transient(), "{error}");
-    assert!(error.chain().contains("close_notify"), "{}", error.chain());
+    assert!(matches!(error, ClientError::BareEnd), "{error:?}");
+    assert!(error.to_string().contains("close_notify"), "{error}");
+    assert!(error.to_string().contains("--tolerate-bare-end"), "{error}");
+    // The next server would do the same; the session goes on.
+    assert!(!error.is_transient() && session.is_usable());
+    assert_eq!(session.list(&path("/")).await.expect("lists").len(), 1);
+    // Where the server itself speaks of a cut, that is what is told.
+    server.once("MLSD", Act::Cut(0, After::Say("426 Cut.")));
+    let error = session.list(&path("/")).await.expect_err("is cut");
+    assert!(matches!(error, ClientError::TryLater(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_bare_end_is_an_end_where_that_is_tolerated() {
+    let server = server().await;
+    let mut session = tolerant_session(&server).await;
+    let whole = "type=file;size=100;modify=20200101000000; a\r\n".len();
+    server.once("MLSD", Act::Cut(whole, After::Say("226 Done.")));
+    assert_eq!(session.list(&path("/")).await.expect("lists").len(), 1);
+    server.once("RETR", Act::Cut(100, After::Say("226 Done.")));
+    assert_eq!(read(&mut *session, "/a").await.expect("reads").len(), 100);
+    assert!(session.is_usable());
+}
+
+#[tokio::test]
+async fn a_download_with_a_bare_end_is_whole_where_its_size_is_known() {
+    let server = server().await;
+    let connector = connector(&server, EncryptionPolicy::Required, &Person::new(true));
+    let folder = Folder::new();
+    let pool = Arc::new(Pool::new(Arc::new(connector), 1));
+    let transfers = Transfers::new(
+        pool,
+        Arc::new(Recorder::default()),
+        TransferOptions {
+            retries: 0,
+            ..TransferOptions::default()
+        },
+        CancellationToken::new(),
+    );
+    let download = |local| Download {
+        remote: path("/a"),
+        listed: None,
+        tree: folder.tree.clone(),
+        local: path(local),
+    };
+    server.once("RETR", Act::Cut(100, After::Say("226 Done.")));
+    let outcome = transfers.download(&download("/whole")).await;
+    assert_eq!(outcome.expect("is whole").size, 100);
+    // What is missing is missed.
+    server.once("RETR", Act::Cut(60, After::Say("226 Done.")));
+    let outcome = transfers.download(&download("/short")).await;
+    let error = outcome.expect_err("is cut");
+    assert!(matches!(error, ClientError::BareEnd), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
