@@ -6,8 +6,9 @@
 )]
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Output, Stdio};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::Value;
 use wharf_testkit::{Peer, Wharf};
@@ -40,6 +41,10 @@ impl Told {
 }
 
 fn run(wharf: &Wharf, arguments: &[&str]) -> Output {
+    command(wharf, arguments).output().expect("starts")
+}
+
+fn command(wharf: &Wharf, arguments: &[&str]) -> Command {
     let mut command = wharf.command(&[&["doctor"], arguments].concat());
     let scratch = wharf.scratch();
     command
@@ -47,8 +52,10 @@ fn run(wharf: &Wharf, arguments: &[&str]) -> Output {
         .env("HOME", &scratch)
         .env_remove("XDG_CONFIG_HOME")
         .current_dir(&scratch)
-        .stdin(Stdio::null());
-    command.output().expect("starts")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
 }
 
 fn doctor(wharf: &Wharf, arguments: &[&str]) -> Told {
@@ -286,4 +293,70 @@ fn what_cannot_be_reached_or_does_not_speak_is_told_with_what_to_do() {
     let told = doctor(&wharf(), &["ftp://alice@no-such-host.invalid/"]);
     assert_eq!(told.code, Some(8));
     told.says("resolve", "advice", "spelling");
+}
+
+/// Passes connections on to `server`. Once a file was uploaded, its session hears
+/// nothing more, and the first word of it is told.
+fn proxy(server: SocketAddr) -> (SocketAddr, Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let (sender, silenced) = channel();
+    std::thread::spawn(move || {
+        while let Ok((client, _)) = listener.accept() {
+            let server = TcpStream::connect(server).expect("connects");
+            let back = (
+                server.try_clone().expect("a descriptor"),
+                client.try_clone().expect("a descriptor"),
+            );
+            std::thread::spawn(move || std::io::copy(&mut &back.0, &mut &back.1));
+            let sender = sender.clone();
+            std::thread::spawn(move || pass_up_to_upload(&client, &server, &sender));
+        }
+    });
+    (address, silenced)
+}
+
+fn pass_up_to_upload(client: &TcpStream, mut server: &TcpStream, silenced: &Sender<()>) {
+    let mut was_uploaded = false;
+    for line in BufReader::new(client).split(b'\n').map_while(Result::ok) {
+        if was_uploaded {
+            let _ = silenced.send(());
+            continue;
+        }
+        was_uploaded = line.starts_with(b"STOR ");
+        if server.write_all(&[&line[..], b"\n"].concat()).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_examination_leaves_no_file() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let server = wharf.serve(&[]);
+    let (address, silenced) = proxy(server.v4());
+    let url = format!("ftp://alice@{address}/");
+    let child = command(&wharf, &[&url, "--tls", "off"])
+        .spawn()
+        .expect("starts");
+    silenced.recv().expect("the file is there");
+    assert_eq!(
+        std::fs::read_dir(wharf.home("alice"))
+            .expect("a folder")
+            .count(),
+        1
+    );
+    let status = Command::new("kill")
+        .args(["-s", "INT", &child.id().to_string()])
+        .status()
+        .expect("kill(1) runs");
+    assert!(status.success());
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"));
+    let left = std::fs::read_dir(wharf.home("alice"))
+        .expect("a folder")
+        .count();
+    assert_eq!(left, 0, "the file is left behind");
 }

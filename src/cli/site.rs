@@ -391,7 +391,7 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 }
 
 /// A token that the first Ctrl-C cancels; the second one ends the process.
-fn cancel_on_interrupt() -> CancellationToken {
+pub(super) fn cancel_on_interrupt() -> CancellationToken {
     let cancel = CancellationToken::new();
     let on_interrupt = cancel.clone();
     tokio::spawn(async move {

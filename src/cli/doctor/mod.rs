@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 use wharf_client::{
     ClientError, DataMode, ErrorKind, FtpServer, PassiveKind, PassiveOffer, Probe, ProbedSession,
     Remote, TrustedAs, UrlPath, WriteStart,
@@ -21,7 +22,7 @@ use wharf_model::{Digest, FileName, Hasher, VirtualPath};
 use self::certificate::summary;
 use self::report::{Finding, Report};
 use crate::cli::CliError;
-use crate::cli::site::{SiteArgs, UrlArgument, runtime, start_output};
+use crate::cli::site::{SiteArgs, UrlArgument, cancel_on_interrupt, runtime, start_output};
 
 /// Arguments of `wharf doctor`.
 #[derive(clap::Args)]
@@ -51,10 +52,17 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
     let server = args.site.server(&url)?;
     let runtime = runtime()?;
     let mut report = Report::new(output);
-    // A step that ends the examination has been told.
-    let _ = runtime.block_on(examine(&args, &url.path, server, &mut report));
+    let cancel = runtime.block_on(async {
+        let cancel = cancel_on_interrupt();
+        // A step that ends the examination has been told.
+        let _ = examine(&args, &url.path, server, &cancel, &mut report).await;
+        cancel
+    });
     // A look-up that nobody waits for any more keeps nobody waiting.
     runtime.shutdown_background();
+    if cancel.is_cancelled() {
+        return Err(CliError::at(&url, &ClientError::Interrupted));
+    }
     match report.first_failure() {
         None => Ok(()),
         Some(kind) => Err(CliError::Told(kind)),
@@ -64,12 +72,40 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
 /// The examination has told why it cannot go on.
 struct Stop;
 
+/// Takes every step, or those up to an interruption; what was put on the server is removed all the same.
 async fn examine(
     args: &Args,
     path: &UrlPath,
     server: FtpServer,
+    cancel: &CancellationToken,
     report: &mut Report,
 ) -> Result<(), Stop> {
+    let begun = cancel.run_until_cancelled(begin(args, path, server, cancel, report));
+    let (mut visit, directory) = begun.await.ok_or(Stop)??;
+    if args.read_only {
+        let skipped = Finding::Skip("nothing is changed with --read-only".to_owned());
+        visit.report.tell("upload", Instant::now(), skipped);
+    } else {
+        visit.round_trip(&directory).await;
+    }
+    if !cancel.is_cancelled() {
+        let idle = "servers do not tell after how long they close a session that does nothing";
+        visit
+            .report
+            .tell("idle", Instant::now(), Finding::Skip(idle.to_owned()));
+    }
+    visit.session.close().await;
+    Ok(())
+}
+
+/// The steps that change nothing on the server. Dropping the future closes the connections.
+async fn begin<'r>(
+    args: &Args,
+    path: &UrlPath,
+    server: FtpServer,
+    cancel: &'r CancellationToken,
+    report: &'r mut Report,
+) -> Result<(Visit<'r>, VirtualPath), Stop> {
     let addresses = resolve(&server, report).await?;
     let address = reach(&server, &addresses, report).await?;
     let probe = meet(&server, address, report).await?;
@@ -78,6 +114,7 @@ async fn examine(
         server,
         address,
         session,
+        cancel,
         report,
     };
     let directory = visit.directory(path)?;
@@ -90,18 +127,7 @@ async fn examine(
     if args.try_active {
         visit.active(&directory).await;
     }
-    if args.read_only {
-        let skipped = Finding::Skip("nothing is changed with --read-only".to_owned());
-        visit.report.tell("upload", Instant::now(), skipped);
-    } else {
-        visit.round_trip(&directory).await;
-    }
-    let idle = "servers do not tell after how long they close a session that does nothing";
-    visit
-        .report
-        .tell("idle", Instant::now(), Finding::Skip(idle.to_owned()));
-    visit.session.close().await;
-    Ok(())
+    Ok((visit, directory))
 }
 
 async fn resolve(server: &FtpServer, report: &mut Report) -> Result<Vec<SocketAddr>, Stop> {
@@ -286,6 +312,7 @@ struct Visit<'r> {
     server: FtpServer,
     address: SocketAddr,
     session: ProbedSession,
+    cancel: &'r CancellationToken,
     report: &'r mut Report,
 }
 
@@ -427,15 +454,35 @@ impl Visit<'_> {
             // The directory's path is as long as paths may be.
             return;
         };
-        if !self.upload(&path, &content).await {
-            return;
+        let uploaded = self.until_interrupted(async |visit| visit.upload(&path, &content).await);
+        match uploaded.await {
+            Some(false) => return,
+            Some(true) => {
+                self.until_interrupted(async |visit| {
+                    visit.clock(&path).await;
+                    visit.name(directory, &name).await;
+                    visit.digest(&path, &content).await;
+                    visit.download(&path, &content).await;
+                    visit.resume(&path, &content).await;
+                })
+                .await;
+            }
+            None => {}
         }
-        self.clock(&path).await;
-        self.name(directory, &name).await;
-        self.digest(&path, &content).await;
-        self.download(&path, &content).await;
-        self.resume(&path, &content).await;
         self.delete(&path).await;
+    }
+
+    /// Does `work`. If it is interrupted meanwhile, the session is in the middle of something,
+    /// and another one takes its place; an upload has ended with a reset before that one logs in.
+    async fn until_interrupted<T>(&mut self, work: impl AsyncFnOnce(&mut Self) -> T) -> Option<T> {
+        let cancel = self.cancel;
+        let done = cancel.run_until_cancelled(work(self)).await;
+        if done.is_none() {
+            if let Ok(session) = self.again().await {
+                std::mem::replace(&mut self.session, session).close().await;
+            }
+        }
+        done
     }
 
     /// Whether something stands on the server now.
