@@ -319,3 +319,26 @@ fn pure_ftpd_with_tls_is_served_in_full() {
 fn proftpd_with_required_reuse_is_served_in_full() {
     with_peer(Peer::proftpd_tls());
 }
+
+/// As [`with_peer`], and TLS 1.2 is what is spoken.
+fn with_peer_of_tls_1_2(peer: Option<Peer>) {
+    let Some(peer) = peer else {
+        return;
+    };
+    let wharf = Wharf::new(env!("CARGO_BIN_EXE_wharf"));
+    let url = format!("ftp://{}/", peer.url_authority());
+    let told = succeed(client(&wharf, &["doctor", "--read-only", &url]));
+    assert!(told.contains("TLSv1_2"), "{told}");
+    assert!(told.contains("resumed the session's TLS"), "{told}");
+    with_peer(Some(peer));
+}
+
+#[test]
+fn vsftpd_with_tls_1_2_is_served_in_full() {
+    with_peer_of_tls_1_2(Peer::vsftpd_tls_1_2());
+}
+
+#[test]
+fn proftpd_with_tls_1_2_is_served_in_full() {
+    with_peer_of_tls_1_2(Peer::proftpd_tls_1_2());
+}

@@ -34,13 +34,26 @@ struct Sessions {
 impl Peer {
     /// vsftpd with an anonymous account that may write, if it is there.
     pub fn vsftpd() -> Option<Self> {
-        Self::vsftpd_with(|_| String::new())
+        Self::vsftpd_prepared(|_| String::new(), |_, _| ())
     }
 
     /// The same, with TLS for everything, every data connection bound to its
     /// session, and both ends of a transfer marked by `close_notify`.
     pub fn vsftpd_tls() -> Option<Self> {
-        Self::vsftpd_with(|folder| {
+        Self::vsftpd_with_tls(|_, _| ())
+    }
+
+    /// The same, with no TLS beyond 1.2.
+    pub fn vsftpd_tls_1_2() -> Option<Self> {
+        Self::vsftpd_with_tls(|command, folder| {
+            let file = folder.join("openssl.cnf");
+            std::fs::write(&file, ONLY_TLS_1_2).expect("written");
+            command.env("OPENSSL_CONF", file);
+        })
+    }
+
+    fn vsftpd_with_tls(prepare: impl FnOnce(&mut Command, &Path)) -> Option<Self> {
+        let options = |folder: &Path| {
             let certificate = make_certificate(folder);
             let certificate = certificate.display();
             format!(
@@ -49,10 +62,14 @@ impl Peer {
                  require_ssl_reuse=YES\nstrict_ssl_read_eof=YES\nstrict_ssl_write_shutdown=YES\n\
                  ssl_ciphers=HIGH\nrsa_cert_file={certificate}\nrsa_private_key_file={certificate}\n"
             )
-        })
+        };
+        Self::vsftpd_prepared(options, prepare)
     }
 
-    fn vsftpd_with(more: impl FnOnce(&Path) -> String) -> Option<Self> {
+    fn vsftpd_prepared(
+        more: impl FnOnce(&Path) -> String,
+        prepare: impl FnOnce(&mut Command, &Path),
+    ) -> Option<Self> {
         let program = peer_program("vsftpd/usr/sbin/vsftpd")?;
         let folder = folder_with_home();
         let at = folder.path().display();
@@ -72,6 +89,7 @@ impl Peer {
         std::fs::create_dir(folder.path().join("empty")).expect("made");
         let mut command = Command::new(program);
         command.arg(file);
+        prepare(&mut command, folder.path());
         Some(Self::start(command, folder, ("anonymous", "anonymous@")))
     }
 
@@ -92,6 +110,15 @@ impl Peer {
     /// ProFTPD with a virtual account and TLS for everything, every data
     /// connection bound to its session, if it is there. It must be started by root.
     pub fn proftpd_tls() -> Option<Self> {
+        Self::proftpd_with("TLSv1.2 TLSv1.3")
+    }
+
+    /// The same, with no TLS beyond 1.2.
+    pub fn proftpd_tls_1_2() -> Option<Self> {
+        Self::proftpd_with("TLSv1.2")
+    }
+
+    fn proftpd_with(versions: &str) -> Option<Self> {
         let program = peer_program("proftpd-core/usr/sbin/proftpd")?;
         let module = peer_program("proftpd-mod-crypto/usr/lib/proftpd/mod_tls.so")?;
         let folder = folder_with_home();
@@ -115,7 +142,7 @@ impl Peer {
              TransferLog none\nSystemLog none\nScoreboardFile {at}/scoreboard\n\
              DelayEngine off\nAuthOrder mod_auth_file.c\nAuthUserFile {passwords}\n\
              RequireValidShell off\nDefaultRoot ~\nAllowOverwrite on\nAllowStoreRestart on\n\
-             <IfModule mod_tls.c>\nTLSEngine on\nTLSRequired on\nTLSProtocol TLSv1.2 TLSv1.3\n\
+             <IfModule mod_tls.c>\nTLSEngine on\nTLSRequired on\nTLSProtocol {versions}\n\
              TLSECCertificateFile {certificate}\nTLSECCertificateKeyFile {certificate}\n\
              TLSLog none\n</IfModule>\n",
             at = folder.path().display(),
@@ -314,6 +341,10 @@ fn own_name() -> String {
         .trim()
         .to_owned()
 }
+
+/// What OpenSSL reads beside the configuration of the program that uses it.
+const ONLY_TLS_1_2: &str = "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\n\
+                            system_default = system\n[system]\nMaxProtocol = TLSv1.2\n";
 
 /// Where the packages are if the environment does not say it.
 const UNPACKED: &str = "/opt/peers";
