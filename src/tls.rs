@@ -303,8 +303,22 @@ impl Stamp {
     }
 }
 
+/// Whether users beyond owner and group may read the file.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "paths of the operator, from the configuration"
+)]
+fn is_open_to_all(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
 impl Loaded {
     fn log(&self, files: &TlsFiles) {
+        if is_open_to_all(&files.key) {
+            let path = files.key.display();
+            tracing::warn!(%path, "everybody on this machine can read the private key; take that away: chmod o= FILE");
+        }
         let path = files.certificate.display();
         tracing::info!(%path, sha256 = %self.fingerprint, expires = %self.expires.date(), "certificate");
         let now = OffsetDateTime::now_utc();

@@ -471,7 +471,17 @@ impl Authority {
 
     /// A client's certificate and key, in one PEM file.
     fn client(&self, name: &str, serial: u64) -> String {
+        self.client_until(2098, name, serial)
+    }
+
+    fn expired_client(&self, name: &str, serial: u64) -> String {
+        self.client_until(2021, name, serial)
+    }
+
+    fn client_until(&self, year: i32, name: &str, serial: u64) -> String {
         let mut params = CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 12, 31);
         params.serial_number = Some(SerialNumber::from(serial));
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -520,13 +530,15 @@ fn a_clients_certificate_opens_its_account_until_it_is_revoked() {
     let laptop = file("laptop.pem", &authority.client("laptop-7", 2));
     let revoked = file("revoked.pem", &authority.client("alice", 3));
     let stranger = file("stranger.pem", &Authority::new().client("alice", 4));
+    let expired = file("expired.pem", &authority.expired_client("alice", 5));
     let configuration = format!(
         "[tls]\nclient_certificates = \"optional\"\nclient_ca = {:?}\nclient_crl = {:?}\n\
          [tls.client_accounts]\nlaptop-7 = \"bob\"\n",
         file("ca.pem", &authority.0.pem()),
         file("crl.pem", &authority.revoke(3)),
     );
-    setting(&configuration).python(&format!(
+    let setting = setting(&configuration);
+    setting.python(&format!(
         r#"
 def showing(file, version):
     within = context(version)
@@ -550,7 +562,7 @@ for version in VERSIONS:
         if code == "232":
             ftp.prot_p()
             round_trip(ftp)
-    for file in ({revoked:?}, {stranger:?}):
+    for file in ({revoked:?}, {stranger:?}, {expired:?}):
         try:
             # With TLS 1.3 the client hears of it with the first reply.
             showing(file, version).sendcmd("NOOP")
@@ -559,6 +571,50 @@ for version in VERSIONS:
             pass
 "#
     ));
+    for reason in ["Revoked", "BadSignature", "expired"] {
+        setting.server.await_log(&["TLS handshake failed", reason]);
+    }
+}
+
+#[test]
+fn a_certificate_that_is_revoked_while_the_server_runs_is_refused_after_sighup() {
+    if !has_program("python3") {
+        return;
+    }
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("written");
+        path.to_str().expect("text").to_owned()
+    };
+    let alice = file("alice.pem", &authority.client("alice", 1));
+    let setting = setting(&format!(
+        "[tls]\nclient_certificates = \"optional\"\nclient_ca = {:?}\nclient_crl = {:?}\n",
+        file("ca.pem", &authority.0.pem()),
+        file("crl.pem", &authority.revoke(3)),
+    ));
+    let showing = format!(
+        r#"
+within = context()
+within.load_cert_chain({alice:?})
+ftp = ftplib.FTP_TLS(context=within, timeout=60)
+ftp.connect("localhost", explicit)
+"#
+    );
+    setting.python(&format!(
+        "{showing}ftp.auth()\nassert ftp.sendcmd('USER alice')[:3] == '232'"
+    ));
+    file("crl.pem", &authority.revoke(1));
+    setting.server.signal("HUP");
+    setting.server.await_log(&["configuration read again"]);
+    setting.python(&format!(
+        "{showing}try:\n    ftp.auth()\n    ftp.sendcmd('USER alice')\n    sys.exit('was not refused')\n\
+         except (OSError, EOFError):\n    pass"
+    ));
+    setting
+        .server
+        .await_log(&["TLS handshake failed", "Revoked"]);
 }
 
 #[test]
@@ -589,6 +645,10 @@ fn certificates_are_read_again_on_sighup_and_bad_ones_leave_the_old() {
         lines(&output) == lines(expected)
     };
     assert!(shows(&first.0));
+    // As files are made, for everybody to read.
+    setting
+        .server
+        .await_log(&["WARN", "can read the private key"]);
     // Half of a change, as a renewal writes it.
     put(&(second.0.clone(), "no key".to_owned()));
     setting.server.signal("HUP");
@@ -597,28 +657,59 @@ fn certificates_are_read_again_on_sighup_and_bad_ones_leave_the_old() {
     assert!((0..100).any(|_| shows(&second.0)));
 }
 
+/// A certificate that holds until the end of `year`, and its key.
+fn made_until(year: i32) -> (String, String) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(year, 12, 31);
+    let certificate = params.self_signed(&key).expect("made");
+    (certificate.pem(), key.serialize_pem())
+}
+
 #[test]
-fn a_bad_certificate_is_one_line_and_nothing_is_started() {
-    let wharf = Wharf::new(env!("CARGO_BIN_EXE_wharf"));
-    let scratch = wharf.scratch();
-    let missing = scratch.join("missing.pem");
-    let file = scratch.join("wharf.toml");
-    std::fs::write(
-        &file,
-        format!("[tls]\ncertificate = {missing:?}\nprivate_key = {missing:?}\n"),
-    )
-    .expect("written");
-    let file = file.to_str().expect("text");
-    let (success, output, errors) =
-        wharf.run(&["serve", "--ftp", "127.0.0.1:0", "--config", file], "");
-    assert!(!success);
-    assert_eq!(output, "");
-    assert_eq!(errors.lines().count(), 1, "{errors}");
-    assert!(
-        errors.contains("missing.pem; check tls.certificate"),
-        "{errors}"
-    );
-    assert!(!wharf.data().join("wharf.db").exists());
+fn what_tls_cannot_be_served_with_is_one_line_and_nothing_is_started() {
+    let good = made_until(2098);
+    let expired = made_until(2021);
+    let other_key = made_until(2098).1;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("bound").to_string();
+    let free = "127.0.0.1:0";
+    for (certificate, key, address, expected) in [
+        (None, Some(&good.1), free, "c.pem; check tls.certificate"),
+        (Some(&good.0), None, free, "k.pem; check tls.private_key"),
+        (Some(&good.1), Some(&good.1), free, "c.pem"),
+        (Some(&good.0), Some(&good.0), free, "k.pem"),
+        (Some(&good.0), Some(&other_key), free, "k.pem"),
+        (Some(&expired.0), Some(&expired.1), free, "expired"),
+        (Some(&good.0), Some(&good.1), &taken, "the port is in use"),
+    ] {
+        let wharf = Wharf::new(env!("CARGO_BIN_EXE_wharf"));
+        let scratch = wharf.scratch();
+        let file = |name: &str, content: Option<&String>| {
+            let path = scratch.join(name);
+            if let Some(content) = content {
+                std::fs::write(&path, content).expect("written");
+            }
+            path
+        };
+        let (certificate, key) = (file("c.pem", certificate), file("k.pem", key));
+        let configuration = wharf.configure(&format!(
+            "[tls]\ncertificate = {certificate:?}\nprivate_key = {key:?}\n"
+        ));
+        let arguments = ["serve", "--ftp", address, "--config", &configuration];
+        let (success, output, errors) = wharf.run(&arguments, "");
+        assert!(!success, "{expected}");
+        assert_eq!(output, "");
+        let lines: Vec<_> = errors
+            .lines()
+            .filter(|line| line.starts_with("wharf: "))
+            .collect();
+        assert_eq!(lines.len(), 1, "{errors}");
+        let said = errors.to_lowercase();
+        assert!(said.contains(expected), "{expected}: {errors}");
+        assert!(!wharf.data().join("wharf.db").exists());
+    }
 }
 
 #[test]
