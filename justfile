@@ -24,6 +24,10 @@ deny:
 ci:
     bash .ci/run
 
+# Two thousand sessions for ten minutes, or for WHARF_SOAK_SECONDS.
+soak:
+    cargo test --release --test soak -- --ignored --nocapture
+
 # Look for inputs that break a promise of crates/fuzzing (needs cargo-fuzz).
 fuzz target="session" seconds="600":
     mkdir -p fuzz/found/{{target}}

@@ -274,6 +274,14 @@ impl Server {
         kib.expect("a number") * 1024
     }
 
+    /// What its open descriptors are, as the kernel names them: paths, `socket:[…]`.
+    pub fn descriptors(&self) -> Vec<String> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("runs");
+        // One that is closed meanwhile has no target any more.
+        let targets = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        targets.map(|target| target.display().to_string()).collect()
+    }
+
     /// A session of `user`.
     pub fn login(&self, user: &str) -> Ftp {
         let mut ftp = Ftp::connect(self.v4());
