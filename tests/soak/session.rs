@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpSocket;
 use tokio::time::sleep;
-use wharf_net::{Stream, TlsClient, TlsClientOptions};
+use wharf_net::{BareEnd, Stream, TlsClient, TlsClientOptions};
 
 use crate::random::Random;
 use crate::{ACCOUNTS, big_bytes, name};
@@ -477,6 +477,7 @@ fn tls_client() -> Arc<TlsClient> {
         pinned: Arc::new(|_| true),
         identity: None,
         protocols: Vec::new(),
+        joining_end: BareEnd::Refused,
     };
     Arc::new(TlsClient::new("localhost", options).expect("a name"))
 }
