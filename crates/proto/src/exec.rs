@@ -144,7 +144,7 @@ impl Script {
             let end = scanner.end_of_command()?;
             match command {
                 Some(command) => steps.push(Step { when, command }),
-                None if when != When::Always && end == End::LineEnd => continue,
+                None if when != When::Always && end == End::Newline => continue,
                 None if when != When::Always || end.needs_command() => {
                     return Err(SyntaxError::MissingCommand);
                 }
@@ -152,7 +152,7 @@ impl Script {
             }
             when = match end {
                 End::Whole => break,
-                End::Semicolon | End::LineEnd => When::Always,
+                End::Semicolon | End::Newline => When::Always,
                 End::And => When::AfterSuccess,
                 End::Or => When::AfterFailure,
             };
@@ -165,7 +165,7 @@ impl Script {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Whole,
-    LineEnd,
+    Newline,
     Semicolon,
     And,
     Or,
@@ -283,7 +283,7 @@ impl<'a> Scanner<'a> {
         let unsupported = |what| Err(SyntaxError::Unsupported(what));
         let (end, length) = match self.rest {
             [] => (End::Whole, 0),
-            [b'\n', ..] => (End::LineEnd, 1),
+            [b'\n', ..] => (End::Newline, 1),
             [b'&', b'&', ..] => (End::And, 2),
             [b'|', b'|', ..] => (End::Or, 2),
             [b';', b';', ..] => return Err(SyntaxError::Unexpected(';')),

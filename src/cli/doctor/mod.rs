@@ -477,10 +477,10 @@ impl Visit<'_> {
     async fn until_interrupted<T>(&mut self, work: impl AsyncFnOnce(&mut Self) -> T) -> Option<T> {
         let cancel = self.cancel;
         let done = cancel.run_until_cancelled(work(self)).await;
-        if done.is_none() {
-            if let Ok(session) = self.again().await {
-                std::mem::replace(&mut self.session, session).close().await;
-            }
+        if done.is_none()
+            && let Ok(session) = self.again().await
+        {
+            std::mem::replace(&mut self.session, session).close().await;
         }
         done
     }
