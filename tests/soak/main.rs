@@ -38,6 +38,9 @@ const BIG: usize = 4_000_000;
 /// Bytes of the file `big` of the account with the small quota.
 const SMALL_BIG: usize = 400_000;
 
+/// Shortest run: all sessions have begun in an eighth of it.
+const LEAST_SECONDS: u64 = 120;
+
 /// Longest time for one step; a step that takes longer has met a stuck session.
 const STEP_PATIENCE: Duration = Duration::from_secs(180);
 
@@ -67,6 +70,10 @@ fn two_thousand_sessions_leave_nothing_behind() {
     raise_descriptor_limit();
     let seconds = std::env::var("WHARF_SOAK_SECONDS").ok();
     let seconds = seconds.map_or(600, |text| text.parse().expect("a number of seconds"));
+    assert!(
+        seconds >= LEAST_SECONDS,
+        "memory is still growing before {LEAST_SECONDS} seconds"
+    );
     let wharf = Wharf::new(env!("CARGO_BIN_EXE_wharf"));
     for account in 0..ACCOUNTS {
         let quota = quota(account).to_string();
