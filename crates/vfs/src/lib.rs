@@ -19,5 +19,5 @@ mod vfs;
 
 pub use home::Home;
 pub use quota::{Ledger, QuotaReport, UsageJournal};
-pub use upload::{Committed, Disposition, Upload, UploadOptions};
+pub use upload::{Committed, Disposition, Existing, Upload, UploadOptions, WriteOptions};
 pub use vfs::{Download, EntryPermissions, Listing, Partial, Vfs};

@@ -204,6 +204,11 @@ impl Claim {
         state.credit = state.credit.saturating_sub(before) + after;
     }
 
+    /// Takes away what was there before the change, and is gone already.
+    pub(crate) fn release(&self, removed: Usage) {
+        self.ledger.release(removed);
+    }
+
     /// Takes over what is charged already, such as a parked part.
     pub(crate) fn adopt(&mut self, usage: Usage) {
         let before = smaller(self.expected, self.charged);

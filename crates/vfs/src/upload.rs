@@ -2,13 +2,14 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tracing::Instrument as _;
 use wharf_model::{Digest, DigestAlgorithm, Entry, Hasher, Refusal, Usage};
 
 use crate::quota::Claim;
-use crate::storage::{Approve, StagedFile};
+use crate::storage::{Approve, ModeOf, StagedFile, end_of};
 
 /// What an upload does to what stands under its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Disposition {
     Append,
     /// Leaves it, and takes a name like it that is free.
     Unique,
+    /// Changes it where it stands, at any byte; makes it where there is none.
+    Amend,
 }
 
 /// How an upload is to be made.
@@ -31,8 +34,32 @@ pub struct UploadOptions {
     /// How many bytes will come, where the client has said; an upload that
     /// cannot fit is then refused before it starts.
     pub announced_bytes: Option<u64>,
-    /// A digest to compute while writing. Only of an upload from the start.
+    /// A digest to compute while writing. Only of an upload from the start, in order.
     pub digest: Option<DigestAlgorithm>,
+}
+
+/// How a file is to be opened for writing at any byte.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteOptions {
+    /// What happens to what stands there.
+    pub disposition: Disposition,
+    /// Whether something has to stand there.
+    pub existing: Existing,
+    /// The permission bits of a file that is made.
+    pub mode: Option<u32>,
+    /// It will be read as well.
+    pub readable: bool,
+}
+
+/// What has to stand under a name that is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Something or nothing.
+    Any,
+    /// Something.
+    Required,
+    /// Nothing.
+    Refused,
 }
 
 /// A file that is being uploaded.
@@ -54,7 +81,11 @@ struct Inner {
     staged: Box<dyn StagedFile>,
     claim: SharedClaim,
     hasher: Option<Hasher>,
-    /// No write has failed or been dropped midway: everything is there and in order.
+    /// Where the next byte of a writer that goes on in order goes.
+    position: u64,
+    /// Whether the account may change mode and times here.
+    may_set_attributes: bool,
+    /// No write has failed or been dropped midway: everything is there.
     sound: bool,
 }
 
@@ -73,13 +104,17 @@ impl Upload {
         claim: SharedClaim,
         name: Vec<u8>,
         digest: Option<DigestAlgorithm>,
+        may_set_attributes: bool,
     ) -> Self {
-        let from_the_start = staged.offset() == 0;
+        let position = staged.start();
+        let from_the_start = position == 0 && staged.length() == 0;
         Self {
             inner: Some(Inner {
                 staged,
                 claim,
                 hasher: digest.filter(|_| from_the_start).map(Hasher::new),
+                position,
+                may_set_attributes,
                 sound: true,
             }),
             name,
@@ -93,7 +128,12 @@ impl Upload {
 
     /// Where the next byte goes.
     pub fn offset(&self) -> u64 {
-        self.inner.as_ref().map_or(0, |inner| inner.staged.offset())
+        self.inner.as_ref().map_or(0, |inner| inner.position)
+    }
+
+    /// How long the file is.
+    pub fn length(&self) -> u64 {
+        self.inner.as_ref().map_or(0, |inner| inner.staged.length())
     }
 
     /// Adds `content`: reserves exactly what it makes the file grow by, then
@@ -103,9 +143,102 @@ impl Upload {
     /// # Errors
     /// `OverQuota` before anything of `content` is written; otherwise what the storage says.
     pub async fn write(&mut self, content: Bytes) -> Result<(), Refusal> {
-        match &mut self.inner {
-            Some(inner) => inner.write(content).await,
-            None => Err(unsound()),
+        self.inner()?.write(content).await
+    }
+
+    /// Writes the pieces of `content` one behind the other from `offset` on, over what is there
+    /// or beyond the end; then what lies between counts too. Reserves exactly what it makes the file
+    /// grow by. Dropped midway as [`Upload::write`].
+    ///
+    /// # Errors
+    /// `NotPermitted` where only the end may be written, `OverQuota` and `StorageFull` before
+    /// anything is written; otherwise what the storage says.
+    pub async fn write_at(&mut self, offset: u64, content: Vec<Bytes>) -> Result<(), Refusal> {
+        self.inner()?.write_at(offset, content).await
+    }
+
+    /// As [`Upload::write_at`], at the end.
+    ///
+    /// # Errors
+    /// Those of [`Upload::write_at`].
+    pub async fn append(&mut self, content: Vec<Bytes>) -> Result<(), Refusal> {
+        let inner = self.inner()?;
+        inner.write_at(inner.staged.length(), content).await
+    }
+
+    /// At most `length` bytes of the file as it is now, from `offset`; empty at the end. Whether
+    /// that may be read was judged when the upload began ([`crate::WriteOptions::readable`]).
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, Refusal> {
+        let inner = self.inner.as_ref().ok_or_else(unsound)?;
+        inner.staged.read_at(offset, length).await
+    }
+
+    /// Makes the file shorter, or longer by zeros, which count. Dropped midway as [`Upload::write`].
+    ///
+    /// # Errors
+    /// Those of [`Upload::write_at`].
+    pub async fn set_length(&mut self, length: u64) -> Result<(), Refusal> {
+        self.inner()?.set_length(length).await
+    }
+
+    /// What the file is now.
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub async fn entry(&self) -> Result<Entry, Refusal> {
+        let inner = self.inner.as_ref().ok_or_else(unsound)?;
+        inner.staged.entry().await
+    }
+
+    /// Sets the modification time, which the next write changes. Needs `ATTRIBUTES`.
+    ///
+    /// # Errors
+    /// `NotPermitted`.
+    pub async fn set_modified(&mut self, time: SystemTime) -> Result<(), Refusal> {
+        let inner = self.inner_with_attributes()?;
+        inner.staged.set_modified(time).await
+    }
+
+    /// Sets the permission bits. Needs `ATTRIBUTES`.
+    ///
+    /// # Errors
+    /// `NotPermitted`.
+    pub async fn set_mode(&mut self, mode: u32) -> Result<(), Refusal> {
+        let inner = self.inner_with_attributes()?;
+        inner.staged.set_mode(mode, ModeOf::ThisFile).await
+    }
+
+    /// Sets the permission bits that a new file gets; where the account may not, or where there
+    /// is a file to replace, nothing changes.
+    pub(crate) async fn suggest_mode(&mut self, mode: u32) -> Result<(), Refusal> {
+        match self.inner_with_attributes() {
+            Ok(inner) => inner.staged.set_mode(mode, ModeOf::NewFile).await,
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Puts what was written on the disk.
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub async fn synchronize(&self) -> Result<(), Refusal> {
+        let inner = self.inner.as_ref().ok_or_else(unsound)?;
+        inner.staged.synchronize().await
+    }
+
+    fn inner(&mut self) -> Result<&mut Inner, Refusal> {
+        self.inner.as_mut().ok_or_else(unsound)
+    }
+
+    fn inner_with_attributes(&mut self) -> Result<&mut Inner, Refusal> {
+        let inner = self.inner()?;
+        if inner.may_set_attributes {
+            Ok(inner)
+        } else {
+            Err(Refusal::NotPermitted)
         }
     }
 
@@ -144,27 +277,73 @@ impl Upload {
 
 impl Inner {
     async fn write(&mut self, content: Bytes) -> Result<(), Refusal> {
-        if !self.sound {
-            return Err(unsound());
-        }
-        let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
-        let growth = Usage {
-            bytes: self.staged.growth(length),
-            files: 0,
-        };
-        with(&self.claim, |claim| claim.reserve(growth))?;
         let hashed = content.clone();
-        // An error and a dropped future both leave it so.
-        self.sound = false;
-        if let Err(refusal) = self.staged.write(content).await {
-            with(&self.claim, |claim| claim.refund(growth));
-            return Err(refusal);
+        let end = end_of(self.position, length_of(&hashed))?;
+        // What is written in order is what is hashed.
+        let hasher = self.hasher.take();
+        let written = self.write_at(self.position, vec![content]).await;
+        if self.sound {
+            self.hasher = hasher;
         }
+        written?;
+        self.position = end;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&hashed);
         }
+        Ok(())
+    }
+
+    async fn write_at(&mut self, offset: u64, content: Vec<Bytes>) -> Result<(), Refusal> {
+        if !self.sound {
+            return Err(unsound());
+        }
+        if offset < self.staged.first_writable() {
+            return Err(Refusal::NotPermitted);
+        }
+        let added = content.iter().map(length_of).fold(0, u64::saturating_add);
+        if added == 0 {
+            return Ok(());
+        }
+        let growth = growth(self.staged.length(), end_of(offset, added)?);
+        with(&self.claim, |claim| claim.reserve(growth))?;
+        self.hasher = None;
+        // An error and a dropped future both leave it so.
+        self.sound = false;
+        if let Err(refusal) = self.staged.write_at(offset, content).await {
+            with(&self.claim, |claim| claim.refund(growth));
+            return Err(refusal);
+        }
         self.sound = true;
         Ok(())
+    }
+
+    async fn set_length(&mut self, length: u64) -> Result<(), Refusal> {
+        if !self.sound {
+            return Err(unsound());
+        }
+        if length < self.staged.first_writable() {
+            return Err(Refusal::NotPermitted);
+        }
+        let before = self.staged.length();
+        let growth = growth(before, end_of(length, 0)?);
+        with(&self.claim, |claim| claim.reserve(growth))?;
+        self.hasher = None;
+        self.sound = false;
+        match self.staged.set_length(length).await {
+            Ok(gone) => {
+                let own = before.saturating_sub(length).saturating_sub(gone);
+                with(&self.claim, |claim| {
+                    claim.refund(bytes(own));
+                    claim.release(bytes(gone));
+                });
+                self.sound = true;
+                Ok(())
+            }
+            Err(refusal) => {
+                with(&self.claim, |claim| claim.refund(growth));
+                Err(refusal)
+            }
+        }
     }
 
     async fn commit(mut self) -> Result<Committed, Refusal> {
@@ -247,6 +426,18 @@ fn approve(claim: &SharedClaim) -> Approve {
 
 pub(crate) fn with<T>(claim: &Mutex<Claim>, work: impl FnOnce(&mut Claim) -> T) -> T {
     work(&mut claim.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn growth(before: u64, after: u64) -> Usage {
+    bytes(after.saturating_sub(before))
+}
+
+fn bytes(bytes: u64) -> Usage {
+    Usage { bytes, files: 0 }
+}
+
+fn length_of(content: &Bytes) -> u64 {
+    u64::try_from(content.len()).unwrap_or(u64::MAX)
 }
 
 fn unsound() -> Refusal {

@@ -16,7 +16,9 @@ use crate::authorize::Gate;
 use crate::home::Home;
 use crate::quota::{Claim, QuotaReport};
 use crate::storage::{Batches, Links, Reserve, StoredFile, WriteMode, new_name};
-use crate::upload::{Disposition, SharedClaim, Upload, UploadOptions, run_to_end, with};
+use crate::upload::{
+    Disposition, Existing, SharedClaim, Upload, UploadOptions, WriteOptions, run_to_end, with,
+};
 
 /// What lets an account begin an upload; which of it is needed depends on what stands there.
 const ANY_WRITE: Permissions = Permissions::WRITE
@@ -103,6 +105,24 @@ impl Vfs {
         self.home.storage().metadata(path).await
     }
 
+    /// The facts of an entry, whose last component is not followed. Needs `LIST`.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotPermitted`, and what the storage says.
+    pub async fn link_metadata(&self, path: &VirtualPath) -> Result<Entry, Refusal> {
+        self.judge_name(path, Permissions::LIST).await?;
+        self.home.storage().link_metadata(path).await
+    }
+
+    /// The path that `path` leads to. Needs `LIST`.
+    ///
+    /// # Errors
+    /// `NotFound` where it leaves the home or leads nowhere; `NotPermitted`.
+    pub async fn resolve_links(&self, path: &VirtualPath) -> Result<VirtualPath, Refusal> {
+        self.judge(path, Permissions::LIST).await?;
+        self.home.storage().resolve(path).await
+    }
+
     /// Whether `path` is a directory to change to. Needs no permission beyond
     /// knowing its name: an upload-only account must get to its directory.
     ///
@@ -130,13 +150,25 @@ impl Vfs {
     /// # Errors
     /// `NotADirectory`, `NotFound`, `NotPermitted`.
     pub async fn list(&self, path: &VirtualPath) -> Result<Listing, Refusal> {
-        self.judge(path, Permissions::LIST).await?;
         // Where rules differ by directory, a link's target may be out of bounds.
         let links = if self.gate().needs_resolved() {
             Links::Show
         } else {
             Links::Follow
         };
+        self.list_with(path, links).await
+    }
+
+    /// The entries of a directory, links as themselves. Needs `LIST`.
+    ///
+    /// # Errors
+    /// Those of [`Vfs::list`].
+    pub async fn list_links(&self, path: &VirtualPath) -> Result<Listing, Refusal> {
+        self.list_with(path, Links::Show).await
+    }
+
+    async fn list_with(&self, path: &VirtualPath, links: Links) -> Result<Listing, Refusal> {
+        self.judge(path, Permissions::LIST).await?;
         Ok(Listing {
             known: None,
             batches: Some(self.home.storage().list(path, links).await?),
@@ -165,16 +197,88 @@ impl Vfs {
         new_name(path)?;
         self.gate().any(&[path], ANY_WRITE)?;
         let (vfs, path) = (self.clone(), path.clone());
-        run_to_end(async move { vfs.start_upload(&path, options).await }).await
+        run_to_end(async move { vfs.start_upload(&path, options, Existing::Any).await }).await
+    }
+
+    /// Opens a file for writing at any byte. Needs what [`Vfs::create`] needs; to change what
+    /// is in a whole file `OVERWRITE`, and `READ` as well if it is to be read.
+    ///
+    /// # Errors
+    /// Those of [`Vfs::create`]; `NotFound` and `AlreadyExists` as asked for.
+    pub async fn open_to_write(
+        &self,
+        path: &VirtualPath,
+        options: WriteOptions,
+    ) -> Result<Upload, Refusal> {
+        new_name(path)?;
+        self.gate().any(&[path], ANY_WRITE)?;
+        if options.readable {
+            self.judge(path, Permissions::READ).await?;
+        }
+        let (vfs, path) = (self.clone(), path.clone());
+        run_to_end(async move {
+            let upload = UploadOptions {
+                disposition: options.disposition,
+                announced_bytes: None,
+                digest: None,
+            };
+            let mut upload = vfs.start_upload(&path, upload, options.existing).await?;
+            if let Some(mode) = options.mode {
+                upload.suggest_mode(mode).await?;
+            }
+            Ok(upload)
+        })
+        .await
+    }
+
+    /// Makes a file shorter, or longer by zeros. Needs `OVERWRITE`, or to go on with a cut upload
+    /// what that needs.
+    ///
+    /// # Errors
+    /// `NotFound`, `OverQuota`, `Busy`, `NotPermitted`, and what the storage says.
+    pub async fn set_length(&self, path: &VirtualPath, length: u64) -> Result<(), Refusal> {
+        let options = WriteOptions {
+            disposition: Disposition::Amend,
+            existing: Existing::Required,
+            mode: None,
+            readable: false,
+        };
+        let mut upload = self.open_to_write(path, options).await?;
+        match upload.set_length(length).await {
+            Ok(()) => upload.commit().await.map(drop),
+            Err(refusal) => {
+                upload.cut().await?;
+                Err(refusal)
+            }
+        }
     }
 
     async fn start_upload(
         &self,
         path: &VirtualPath,
         options: UploadOptions,
+        existing: Existing,
     ) -> Result<Upload, Refusal> {
         let mut target = self.follow(path).await?;
         let mut rights = self.gate().rights(&[path, &target]);
+        let may_set_attributes = self
+            .gate()
+            .all(&[path, &target], Permissions::ATTRIBUTES)
+            .is_ok();
+        match existing {
+            Existing::Any => {}
+            Existing::Required => {
+                self.home.storage().metadata(&target).await?;
+            }
+            Existing::Refused => {
+                match self.home.storage().link_metadata(&target).await {
+                    Err(Refusal::NotFound) => {}
+                    found => return Err(found.err().unwrap_or(Refusal::AlreadyExists)),
+                }
+                // Nor may it take the place of what came to stand there meanwhile.
+                rights.replace = false;
+            }
+        }
         let mode = match options.disposition {
             Disposition::Replace => WriteMode::Replace,
             Disposition::ResumeAt(offset) => WriteMode::ResumeAt(offset),
@@ -184,6 +288,7 @@ impl Vfs {
                 rights.replace = false;
                 WriteMode::Replace
             }
+            Disposition::Amend => WriteMode::Amend,
         };
         let claim = Arc::new(Mutex::new(self.begin().await?));
         let reserve = reserve(&claim, mode, options.announced_bytes);
@@ -200,7 +305,8 @@ impl Vfs {
             }
         };
         let name = target.file_name().unwrap_or_default().to_vec();
-        Ok(Upload::new(staged, claim, name, options.digest))
+        let digest = options.digest;
+        Ok(Upload::new(staged, claim, name, digest, may_set_attributes))
     }
 
     /// What a cut upload to `path` has left, with its digest. Needs what resuming it needs.
@@ -282,6 +388,23 @@ impl Vfs {
     /// # Errors
     /// `AlreadyExists`, `IsADirectory`, `Busy`, `NotFound`, `NotPermitted`, `InvalidName`.
     pub async fn rename(&self, from: &VirtualPath, to: &VirtualPath) -> Result<(), Refusal> {
+        self.rename_with(from, to, Existing::Any).await
+    }
+
+    /// As [`Vfs::rename`], but replaces nothing.
+    ///
+    /// # Errors
+    /// Those of [`Vfs::rename`].
+    pub async fn rename_new(&self, from: &VirtualPath, to: &VirtualPath) -> Result<(), Refusal> {
+        self.rename_with(from, to, Existing::Refused).await
+    }
+
+    async fn rename_with(
+        &self,
+        from: &VirtualPath,
+        to: &VirtualPath,
+        existing: Existing,
+    ) -> Result<(), Refusal> {
         new_name(to)?;
         let land = Permissions::WRITE | Permissions::OVERWRITE;
         self.gate().any(&[to], land)?;
@@ -291,13 +414,50 @@ impl Vfs {
         gate.any(&each(&targets), land)?;
         gate.holds_no_rule(&each(&sources))?;
         gate.holds_no_rule(&each(&targets))?;
-        let rights = gate.rights(&each(&targets));
+        let mut rights = gate.rights(&each(&targets));
+        let only_new = existing == Existing::Refused;
+        rights.replace &= !only_new;
+        let may_create = rights.create;
         let (vfs, from, to) = (self.clone(), from.clone(), to.clone());
         run_to_end(async move {
             let _activity = vfs.home.ledger().begin().await?;
-            let replaced = vfs.home.storage().rename(&from, &to, rights).await?;
+            let renamed = vfs.home.storage().rename(&from, &to, rights).await;
+            let replaced = renamed.map_err(|refusal| match refusal {
+                // The only thing that was not permitted was to replace.
+                Refusal::NotPermitted if only_new && may_create => Refusal::AlreadyExists,
+                refusal => refusal,
+            })?;
             vfs.home.ledger().release(replaced);
             Ok(())
+        })
+        .await
+    }
+
+    /// Gives a file a second name, which must be free and counts as a file of its own. Needs
+    /// what a copy needs: `READ` on the file and `WRITE` on the name.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `IsADirectory`, `NotAFile`, `Busy`, `OverQuota`, `NotFound`,
+    /// `NotPermitted`, `InvalidName`.
+    pub async fn link(&self, existing: &VirtualPath, link: &VirtualPath) -> Result<(), Refusal> {
+        new_name(link)?;
+        self.judge(existing, Permissions::READ).await?;
+        self.judge_name(link, Permissions::WRITE).await?;
+        let existing = self.follow(existing).await?;
+        let (vfs, link) = (self.clone(), link.clone());
+        run_to_end(async move {
+            let claim = Arc::new(Mutex::new(vfs.begin().await?));
+            let reserve = reserve(&claim, WriteMode::Replace, None);
+            let linked = vfs.home.storage().link(&existing, &link, reserve).await;
+            with(&claim, |claim| {
+                let held = if linked.is_ok() {
+                    claim.charged()
+                } else {
+                    Usage::ZERO
+                };
+                claim.settle(held, Usage::ZERO);
+            });
+            linked
         })
         .await
     }
@@ -455,7 +615,7 @@ fn reserve(claim: &SharedClaim, mode: WriteMode, announced_bytes: Option<u64>) -
             if let Some(announced) = announced_bytes {
                 let there = match mode {
                     WriteMode::ResumeAt(offset) => offset,
-                    WriteMode::Replace | WriteMode::Append => 0,
+                    WriteMode::Replace | WriteMode::Append | WriteMode::Amend => 0,
                 };
                 let bytes = announced.saturating_sub(there).max(need.fresh.bytes);
                 claim.would_fit(Usage {

@@ -1,6 +1,6 @@
 //! A home in memory: the written semantics of [`Storage`], and a fast one for tests.
 //!
-//! It has no links and keeps nothing after the process ends. What an operation does to
+//! It has no symbolic links and keeps nothing after the process ends. What an operation does to
 //! names, sizes and marks is here in its plainest form: one tree under one lock.
 //!
 //! An upload is in one of three places: *staged*, while it is written; *visible* under its
@@ -19,9 +19,10 @@ use wharf_model::{
     VirtualPath,
 };
 
+use super::solid::Solid;
 use super::{
-    Approve, Batches, Kept, Landed, Links, Need, NotLanded, Reserve, Rights, StagedFile, Storage,
-    StorageResult, StoredFile, WriteMode, is_reserved, new_name,
+    Approve, Batches, Kept, Landed, Links, ModeOf, Need, NotLanded, Reserve, Rights, StagedFile,
+    Storage, StorageResult, StoredFile, WriteMode, end_of, is_reserved, new_name,
 };
 
 /// Entries of one piece of a listing.
@@ -94,6 +95,10 @@ impl Storage for MemoryStorage {
         ready(self.tree().metadata(path)).boxed()
     }
 
+    fn link_metadata<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Entry> {
+        self.metadata(path)
+    }
+
     fn resolve<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, VirtualPath> {
         ready(self.tree().resolve(path)).boxed()
     }
@@ -132,11 +137,13 @@ impl Storage for MemoryStorage {
             Box::new(Writer {
                 tree: Arc::clone(&self.tree),
                 rights: start.rights,
-                offset: start.offset,
-                base: length,
-                length,
+                start: start.offset,
+                first_writable: start.first_writable,
+                base: if start.in_place { length } else { 0 },
                 in_place: start.in_place,
                 was_incomplete: start.was_incomplete,
+                solid: Solid::new(length),
+                mode_is_set: false,
                 object: start.object,
             }) as Box<dyn StagedFile>
         });
@@ -180,6 +187,15 @@ impl Storage for MemoryStorage {
         rights: Rights,
     ) -> StorageResult<'a, Usage> {
         ready(self.tree().rename(from, to, rights)).boxed()
+    }
+
+    fn link<'a>(
+        &'a self,
+        existing: &'a VirtualPath,
+        link: &'a VirtualPath,
+        reserve: Reserve,
+    ) -> StorageResult<'a, ()> {
+        ready(self.tree().link(existing, link, reserve)).boxed()
     }
 
     fn set_modified<'a>(
@@ -233,6 +249,7 @@ impl Storage for MemoryStorage {
 struct Start {
     object: Arc<Object>,
     offset: u64,
+    first_writable: u64,
     in_place: bool,
     /// Whether an object written in place was marked before.
     was_incomplete: bool,
@@ -355,7 +372,8 @@ impl Tree {
         let parked = self.parked.get(path).map(|object| object.usage());
         let release_all = release + parked.unwrap_or_default();
         let offset = match (mode, &standing) {
-            (WriteMode::Replace | WriteMode::ResumeAt(0), _) | (WriteMode::Append, None) => {
+            (WriteMode::Replace | WriteMode::ResumeAt(0), _)
+            | (WriteMode::Append | WriteMode::Amend, None) => {
                 rights.land(standing.is_some())?;
                 let need = Need {
                     fresh: ONE_ENTRY,
@@ -363,14 +381,14 @@ impl Tree {
                     ..Need::default()
                 };
                 reserve(need)?;
-                return Ok(self.start_staged(path, Vec::new(), 0, rights));
+                return Ok(self.start_staged(path, Vec::new(), (0, 0), rights));
             }
-            (WriteMode::Append, Some(object)) => {
-                return self.start_in_place(object, size, rights, reserve);
-            }
+            (WriteMode::Append, Some(_)) => size,
+            (WriteMode::Amend, Some(_)) => 0,
             (WriteMode::ResumeAt(offset), _) => offset,
         };
-        if let Some(adopted) = parked.filter(|parked| parked.bytes == offset) {
+        let resumes = matches!(mode, WriteMode::ResumeAt(_));
+        if let Some(adopted) = parked.filter(|parked| resumes && parked.bytes == offset) {
             rights.land(standing.is_some())?;
             let need = Need {
                 adopted,
@@ -383,10 +401,24 @@ impl Tree {
         let Some(object) = standing.filter(|_| offset <= size) else {
             return Err(Refusal::OffsetBeyondEnd { offset, size });
         };
-        if object.state().incomplete || offset == size {
-            return self.start_in_place(&object, offset, rights, reserve);
+        let incomplete = object.state().incomplete;
+        let goes_on = mode != WriteMode::Amend && (incomplete || offset == size);
+        let is_alone = self.names_of(&object) == 1;
+        if is_alone && (goes_on || mode == WriteMode::Amend) {
+            self.check_idle(&object)?;
         }
-        rights.land(true)?;
+        let first_writable = if goes_on {
+            rights.write_in_place(incomplete)?;
+            offset
+        } else if mode == WriteMode::Amend {
+            rights.first_writable(incomplete, size)?
+        } else {
+            rights.land(true)?;
+            offset
+        };
+        if is_alone && (goes_on || mode == WriteMode::Amend) {
+            return self.start_in_place(&object, (offset, first_writable), rights, reserve);
+        }
         let need = Need {
             fresh: object.usage(),
             release: release_all,
@@ -394,14 +426,19 @@ impl Tree {
         };
         reserve(need)?;
         let content = object.state().content.clone();
-        Ok(self.start_staged(path, content, offset, rights))
+        // Whether the file may be changed was asked of the file itself.
+        let rights = Rights {
+            replace: true,
+            ..rights
+        };
+        Ok(self.start_staged(path, content, (offset, first_writable), rights))
     }
 
     fn start_staged(
         &mut self,
         path: &VirtualPath,
         content: Vec<u8>,
-        offset: u64,
+        (offset, first_writable): (u64, u64),
         rights: Rights,
     ) -> Start {
         let number = self.next_number();
@@ -419,6 +456,7 @@ impl Tree {
         Start {
             object,
             offset,
+            first_writable,
             in_place: false,
             was_incomplete: false,
             rights,
@@ -432,6 +470,7 @@ impl Tree {
         Ok(Start {
             offset: object.length(),
             object,
+            first_writable: 0,
             in_place: false,
             was_incomplete: false,
             rights,
@@ -441,13 +480,11 @@ impl Tree {
     fn start_in_place(
         &mut self,
         object: &Arc<Object>,
-        offset: u64,
+        (offset, first_writable): (u64, u64),
         rights: Rights,
         reserve: Reserve,
     ) -> Result<Start, Refusal> {
-        self.check_idle(object)?;
         let was_incomplete = object.state().incomplete;
-        rights.write_in_place(was_incomplete)?;
         reserve(Need::default())?;
         self.in_place.insert(object.number);
         // From the first write on it is not whole.
@@ -455,6 +492,7 @@ impl Tree {
         Ok(Start {
             object: Arc::clone(object),
             offset,
+            first_writable,
             in_place: true,
             was_incomplete,
             rights,
@@ -504,6 +542,29 @@ impl Tree {
         }
         self.entries.remove(path);
         Ok(removed)
+    }
+
+    fn link(
+        &mut self,
+        existing: &VirtualPath,
+        link: &VirtualPath,
+        reserve: Reserve,
+    ) -> Result<(), Refusal> {
+        not_root(existing)?;
+        self.parent(existing)?;
+        new_name(link)?;
+        self.parent(link)?;
+        let object = self.file(existing)?;
+        self.check_idle(&object)?;
+        if self.entries.contains_key(link) {
+            return Err(Refusal::AlreadyExists);
+        }
+        reserve(Need {
+            fresh: object.usage(),
+            ..Need::default()
+        })?;
+        self.entries.insert(link.clone(), Node::File(object));
+        Ok(())
     }
 
     fn rename(
@@ -611,6 +672,7 @@ impl Tree {
         &mut self,
         object: &Arc<Object>,
         rights: Rights,
+        mode_is_set: bool,
         approve: Approve,
     ) -> Result<Landed, Refusal> {
         let staged = self.staged.get(&object.number);
@@ -626,7 +688,9 @@ impl Tree {
         let replaced = old.as_ref().map_or(Usage::ZERO, |old| old.usage());
         let released = replaced + parked.unwrap_or_default();
         approve(released)?;
-        if let Some(old) = old {
+        if let Some(old) = old
+            && !mode_is_set
+        {
             let mode = old.state().mode;
             object.state().mode = mode;
         }
@@ -656,11 +720,19 @@ impl Tree {
 
     /// Where an object stands now: its directory may have been renamed since it was opened.
     fn path_of(&self, object: &Object) -> Option<VirtualPath> {
+        self.paths_of(object).next().cloned()
+    }
+
+    fn names_of(&self, object: &Object) -> usize {
+        self.paths_of(object).count()
+    }
+
+    fn paths_of(&self, object: &Object) -> impl Iterator<Item = &VirtualPath> {
         let is_it = |node: &Node| matches!(node, Node::File(at) if at.number == object.number);
-        let mut entries = self.entries.iter();
-        entries
-            .find(|(_, node)| is_it(node))
-            .map(|(path, _)| path.clone())
+        self.entries
+            .iter()
+            .filter(move |(_, node)| is_it(node))
+            .map(|(path, _)| path)
     }
 
     /// Under the target's name when nothing stands there, else parked.
@@ -732,6 +804,12 @@ impl Object {
         }
     }
 
+    fn read_at(&self, offset: u64, length: usize) -> Bytes {
+        let state = self.state();
+        let rest = state.content.get(index(offset)..).unwrap_or_default();
+        Bytes::copy_from_slice(rest.get(..length).unwrap_or(rest))
+    }
+
     fn entry(&self, path: &VirtualPath) -> Entry {
         let state = self.state();
         Entry {
@@ -797,10 +875,7 @@ impl StoredFile for Opened {
     }
 
     fn read_at(&self, offset: u64, length: usize) -> StorageResult<'_, Bytes> {
-        let state = self.object.state();
-        let rest = state.content.get(index(offset)..).unwrap_or_default();
-        let content = rest.get(..length).unwrap_or(rest);
-        ready(Ok(Bytes::copy_from_slice(content))).boxed()
+        ready(Ok(self.object.read_at(offset, length))).boxed()
     }
 
     fn as_file(&self) -> Option<&Arc<File>> {
@@ -812,35 +887,117 @@ struct Writer {
     tree: Arc<Mutex<Tree>>,
     object: Arc<Object>,
     rights: Rights,
-    offset: u64,
-    length: u64,
-    /// Length before the first write.
+    start: u64,
+    first_writable: u64,
+    /// How much of it is counted elsewhere.
     base: u64,
     in_place: bool,
     was_incomplete: bool,
+    solid: Solid,
+    mode_is_set: bool,
+}
+
+impl Writer {
+    fn write(&mut self, offset: u64, content: &[Bytes]) -> Result<(), Refusal> {
+        self.solid.touch();
+        let added: usize = content.iter().map(Bytes::len).sum();
+        if added == 0 {
+            return Ok(());
+        }
+        let end = end_of(offset, u64::try_from(added).unwrap_or(u64::MAX))?;
+        let mut state = self.object.state();
+        grow(&mut state.content, end)?;
+        let mut at = index(offset);
+        for piece in content {
+            if let Some(place) = state.content.get_mut(at..at + piece.len()) {
+                place.copy_from_slice(piece);
+            }
+            at += piece.len();
+        }
+        state.modified = SystemTime::now();
+        drop(state);
+        self.solid.wrote(offset, end);
+        Ok(())
+    }
+
+    fn resize(&mut self, length: u64) -> Result<u64, Refusal> {
+        self.solid.touch();
+        let mut state = self.object.state();
+        grow(&mut state.content, length)?;
+        state.content.truncate(index(length));
+        state.modified = SystemTime::now();
+        drop(state);
+        self.solid.shortened(length);
+        let gone = self.base.saturating_sub(length);
+        self.base -= gone;
+        Ok(gone)
+    }
+
+    /// Takes away what lies behind the first hole.
+    fn cut_at_hole(&self) {
+        let end = index(self.solid.end());
+        self.object.state().content.truncate(end);
+    }
+}
+
+/// Fills up with zeros, where there is memory for it.
+fn grow(content: &mut Vec<u8>, length: u64) -> Result<(), Refusal> {
+    let missing = index(length).saturating_sub(content.len());
+    content
+        .try_reserve(missing)
+        .map_err(|_| Refusal::StorageFull)?;
+    content.resize(content.len() + missing, 0);
+    Ok(())
 }
 
 impl StagedFile for Writer {
-    fn offset(&self) -> u64 {
-        self.offset
+    fn start(&self) -> u64 {
+        self.start
     }
 
-    fn growth(&self, length: u64) -> u64 {
-        self.offset
-            .saturating_add(length)
-            .saturating_sub(self.length)
+    fn first_writable(&self) -> u64 {
+        self.first_writable
     }
 
-    fn write(&mut self, content: Bytes) -> StorageResult<'_, ()> {
-        let mut state = self.object.state();
-        let start = index(self.offset).min(state.content.len());
-        let tail = state.content.split_off(start);
-        state.content.extend_from_slice(&content);
-        let covered = tail.get(content.len()..).unwrap_or_default();
-        state.content.extend_from_slice(covered);
-        state.modified = SystemTime::now();
-        self.length = length_of(&state.content);
-        self.offset += length_of(&content);
+    fn length(&self) -> u64 {
+        self.object.length()
+    }
+
+    fn write_at(&mut self, offset: u64, content: Vec<Bytes>) -> StorageResult<'_, ()> {
+        ready(self.write(offset, &content)).boxed()
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> StorageResult<'_, Bytes> {
+        ready(Ok(self.object.read_at(offset, length))).boxed()
+    }
+
+    fn set_length(&mut self, length: u64) -> StorageResult<'_, u64> {
+        ready(self.resize(length)).boxed()
+    }
+
+    fn entry(&self) -> StorageResult<'_, Entry> {
+        let tree = lock(&self.tree);
+        let staged = tree.staged.get(&self.object.number);
+        let path = staged.map(|(path, _)| path.clone());
+        let path = path.or_else(|| tree.path_of(&self.object));
+        let entry = path.map(|path| self.object.entry(&path));
+        ready(entry.ok_or(Refusal::NotFound)).boxed()
+    }
+
+    fn set_modified(&mut self, time: SystemTime) -> StorageResult<'_, ()> {
+        self.object.state().modified = time;
+        ready(Ok(())).boxed()
+    }
+
+    fn set_mode(&mut self, mode: u32, of: ModeOf) -> StorageResult<'_, ()> {
+        if of == ModeOf::ThisFile || !self.in_place {
+            self.object.state().mode = mode & 0o777 | 0o400;
+        }
+        self.mode_is_set |= of == ModeOf::ThisFile;
+        ready(Ok(())).boxed()
+    }
+
+    fn synchronize(&self) -> StorageResult<'_, ()> {
         ready(Ok(())).boxed()
     }
 
@@ -849,7 +1006,7 @@ impl StagedFile for Writer {
         let landed = if self.in_place {
             tree.commit_in_place(&self.object, approve)
         } else {
-            tree.commit(&self.object, self.rights, approve)
+            tree.commit(&self.object, self.rights, self.mode_is_set, approve)
         };
         if landed.is_err() {
             tree.staged.remove(&self.object.number);
@@ -860,10 +1017,10 @@ impl StagedFile for Writer {
 
     fn cut(self: Box<Self>, approve: Approve) -> StorageResult<'static, Kept> {
         let mut tree = lock(&self.tree);
+        self.cut_at_hole();
         let kept = if self.in_place {
             tree.in_place.remove(&self.object.number);
-            let untouched = self.offset == self.base && self.object.length() == self.base;
-            if untouched {
+            if !self.solid.touched() {
                 self.object.state().incomplete = self.was_incomplete;
             }
             self.kept_in_place()

@@ -16,6 +16,7 @@ use wharf_model::{
 
 pub mod local;
 pub mod memory;
+mod solid;
 #[cfg(test)]
 mod suite;
 
@@ -81,6 +82,9 @@ pub trait Storage: Send + Sync + 'static {
     /// leaves or leads nowhere is shown as itself.
     fn metadata<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Entry>;
 
+    /// The entry at `path`, whose last component is not followed.
+    fn link_metadata<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Entry>;
+
     /// `path` with every link in it followed, the last component included;
     /// what does not exist yet keeps its name.
     fn resolve<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, VirtualPath>;
@@ -134,6 +138,15 @@ pub trait Storage: Send + Sync + 'static {
         rights: Rights,
     ) -> StorageResult<'a, Usage>;
 
+    /// Gives a file, whose last component is not a link, a second name, which must be free.
+    /// `reserve` is asked before: every name of a file counts.
+    fn link<'a>(
+        &'a self,
+        existing: &'a VirtualPath,
+        link: &'a VirtualPath,
+        reserve: Reserve,
+    ) -> StorageResult<'a, ()>;
+
     /// Sets the modification time.
     fn set_modified<'a>(&'a self, path: &'a VirtualPath, time: SystemTime)
     -> StorageResult<'a, ()>;
@@ -178,6 +191,26 @@ pub enum WriteMode {
     ResumeAt(u64),
     /// At the end.
     Append,
+    /// Anywhere in what stands there.
+    Amend,
+}
+
+impl Rights {
+    /// The first byte that a writer may change of a file of `size` bytes that it goes on with.
+    ///
+    /// # Errors
+    /// `NotPermitted` when it may write nowhere.
+    fn first_writable(self, incomplete: bool, size: u64) -> Result<u64, Refusal> {
+        let anywhere = if incomplete {
+            self.resume
+        } else {
+            self.replace
+        };
+        if anywhere {
+            return Ok(0);
+        }
+        self.write_in_place(incomplete).map(|()| size)
+    }
 }
 
 /// Entries in pieces.
@@ -200,24 +233,48 @@ pub trait StoredFile: Send + Sync {
 
 /// A file in the making.
 ///
-/// A `write` whose future is dropped midway may have written or not; `cut` and
+/// A `write_at` whose future is dropped midway may have written or not; `cut` and
 /// `discard` wait for it, and say exactly what is there.
 pub trait StagedFile: Send {
-    /// Where the next byte goes.
-    fn offset(&self) -> u64;
+    /// Where a writer that goes on in order begins.
+    fn start(&self) -> u64;
 
-    /// How many bytes longer the file becomes by `length` more.
-    fn growth(&self, length: u64) -> u64;
+    /// The first byte that may be changed.
+    fn first_writable(&self) -> u64;
 
-    /// Adds `content`. A write that fails has made the file no longer.
-    fn write(&mut self, content: Bytes) -> StorageResult<'_, ()>;
+    /// How long the file is.
+    fn length(&self) -> u64;
+
+    /// Writes the pieces of `content` one behind the other from `offset` on, which may be beyond
+    /// the end. A write that fails has made the file no longer.
+    fn write_at(&mut self, offset: u64, content: Vec<Bytes>) -> StorageResult<'_, ()>;
+
+    /// At most `length` bytes from `offset`; empty at the end.
+    fn read_at(&self, offset: u64, length: usize) -> StorageResult<'_, Bytes>;
+
+    /// Makes the file shorter, or longer by zeros. Returns how many bytes went that were there
+    /// before this writer.
+    fn set_length(&mut self, length: u64) -> StorageResult<'_, u64>;
+
+    /// What it is now.
+    fn entry(&self) -> StorageResult<'_, Entry>;
+
+    /// Sets the modification time, until the next write.
+    fn set_modified(&mut self, time: SystemTime) -> StorageResult<'_, ()>;
+
+    /// Sets the permission bits; those beyond 0o777 are dropped.
+    fn set_mode(&mut self, mode: u32, of: ModeOf) -> StorageResult<'_, ()>;
+
+    /// Puts what was written on the disk.
+    fn synchronize(&self) -> StorageResult<'_, ()>;
 
     /// Puts the file under its name in one step. With an error the old file stands and
     /// what was staged is gone; what was written in place is as after a cut.
     fn commit(self: Box<Self>, approve: Approve) -> BoxFuture<'static, Result<Landed, NotLanded>>;
 
     /// Keeps what arrived, so that it can be resumed: under its name and marked incomplete when
-    /// that is free, else parked beside. An empty file, and one that `approve` refuses, goes.
+    /// that is free, else parked beside. What lies behind a hole goes, since whoever resumes goes
+    /// on at the end. An empty file, and one that `approve` refuses, goes.
     fn cut(self: Box<Self>, approve: Approve) -> StorageResult<'static, Kept>;
 
     /// Takes back everything since the staging; of a parked part that was resumed, all of it.
@@ -225,6 +282,15 @@ pub trait StagedFile: Send {
 
     /// Remembers `digest` with the file at its commit.
     fn remember(&mut self, digest: Digest);
+}
+
+/// Which file a mode is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModeOf {
+    /// One that is made: a file that is replaced hands its own on.
+    NewFile,
+    /// This one, whatever it replaces.
+    ThisFile,
 }
 
 /// A file that was committed.
@@ -256,6 +322,14 @@ pub struct Kept {
 
 /// Names that begin so are the storages' own: no client sees or names them.
 const RESERVED: &[u8] = b".wharf-";
+
+/// Whether a length can be a file's: Linux counts in signed numbers of 64 bits.
+pub(crate) fn end_of(offset: u64, length: u64) -> Result<u64, Refusal> {
+    offset
+        .checked_add(length)
+        .filter(|end| i64::try_from(*end).is_ok())
+        .ok_or(Refusal::StorageFull)
+}
 
 /// Whether `name` is the storages' own.
 pub(crate) fn is_reserved(name: &[u8]) -> bool {

@@ -2,21 +2,22 @@
 //! all at once, which must say the same, show the same and be counted to the byte.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use proptest::prelude::*;
 use wharf_model::{
-    ByteRange, DigestAlgorithm, EntryKind, PermissionRules, QuotaLimits, Refusal, Usage,
-    VirtualPath,
+    ByteRange, DigestAlgorithm, EntryKind, PermissionRules, Permissions, QuotaLimits, Refusal,
+    Usage, VirtualPath,
 };
 
 use super::Storage;
 use super::local::{LocalOptions, LocalStorage};
 use super::memory::MemoryStorage;
 use crate::quota::tests::Memory;
-use crate::{Disposition, Home, Ledger, Upload, UploadOptions, Vfs};
+use crate::{Disposition, Existing, Home, Ledger, Upload, UploadOptions, Vfs, WriteOptions};
 
 /// A home on one storage.
 struct Bench {
@@ -60,6 +61,10 @@ impl Bench {
             digest: None,
         };
         self.vfs.create(&path(name), options).await
+    }
+
+    async fn amend(&self, name: &str) -> Result<Upload, Refusal> {
+        self.vfs.open_to_write(&path(name), AMEND).await
     }
 
     async fn begin(&self, name: &str, disposition: Disposition, content: &[u8]) -> Upload {
@@ -150,6 +155,13 @@ every_storage! {
     what_is_parked_moves_with_its_directory_and_goes_with_it
     ranges_have_digests
     an_open_file_outlives_its_name
+    pieces_in_any_order_make_the_file_and_holes_count
+    what_lies_behind_a_hole_is_not_kept_of_a_cut_upload
+    a_file_is_changed_where_it_stands
+    a_file_that_gets_shorter_gives_back_what_it_held
+    a_second_name_counts_and_keeps_its_content
+    a_writer_without_the_right_to_replace_reaches_the_end_only
+    mode_and_time_are_set_while_it_is_written
 }
 
 async fn a_file_appears_whole_at_its_commit(bench: Bench) {
@@ -309,6 +321,178 @@ async fn an_open_file_outlives_its_name(bench: Bench) {
     assert!(download.read_at(7, 1).await.expect("readable").is_empty());
 }
 
+async fn pieces_in_any_order_make_the_file_and_holes_count(bench: Bench) {
+    let mut upload = bench.amend("/file").await.expect("may start");
+    for (offset, content) in [(4, "ef"), (0, "ab"), (9, "!")] {
+        write_at(&mut upload, offset, content).await.expect("fits");
+        bench.assert_exact().await;
+    }
+    let read = upload.read_at(1, 4).await.expect("readable");
+    assert_eq!(&read[..], b"b\0\0e");
+    upload.commit().await.expect("commits");
+    assert_eq!(bench.content("/file").await, b"ab\0\0ef\0\0\0!");
+    bench.assert_exact().await;
+}
+
+async fn what_lies_behind_a_hole_is_not_kept_of_a_cut_upload(bench: Bench) {
+    let mut upload = bench.amend("/file").await.expect("may start");
+    for (offset, content) in [(0, "abc"), (8, "xyz"), (3, "d")] {
+        write_at(&mut upload, offset, content).await.expect("fits");
+    }
+    upload.cut().await.expect("kept");
+    assert_eq!(
+        bench.tree().await,
+        [("/file".to_owned(), EntryKind::File, 4, true)]
+    );
+    bench.assert_exact().await;
+    // Made longer by zeros is not written either.
+    let mut upload = bench.amend("/file").await.expect("may start");
+    upload.set_length(100).await.expect("fits");
+    bench.assert_exact().await;
+    upload.cut().await.expect("kept");
+    assert_eq!(bench.content("/file").await, b"abcd");
+    bench.assert_exact().await;
+}
+
+async fn a_file_is_changed_where_it_stands(bench: Bench) {
+    bench.put("/file", b"0123456789").await;
+    let mut upload = bench.amend("/file").await.expect("may start");
+    write_at(&mut upload, 3, "abc").await.expect("fits");
+    assert_eq!(bench.content("/file").await, b"012abc6789");
+    let second = bench.amend("/file").await;
+    assert!(matches!(second, Err(Refusal::Busy)));
+    write_at(&mut upload, 9, "yz").await.expect("fits");
+    bench.assert_exact().await;
+    upload.commit().await.expect("commits");
+    assert_eq!(
+        bench.tree().await,
+        [("/file".to_owned(), EntryKind::File, 11, false)]
+    );
+    let missing = WriteOptions {
+        existing: Existing::Required,
+        ..AMEND
+    };
+    let missing = bench.vfs.open_to_write(&path("/none"), missing).await;
+    assert!(matches!(missing, Err(Refusal::NotFound)));
+    let new = WriteOptions {
+        existing: Existing::Refused,
+        ..AMEND
+    };
+    let new = bench.vfs.open_to_write(&path("/file"), new).await;
+    assert!(matches!(new, Err(Refusal::AlreadyExists)));
+    bench.assert_exact().await;
+}
+
+async fn a_file_that_gets_shorter_gives_back_what_it_held(bench: Bench) {
+    bench.put("/file", b"0123456789").await;
+    let mut upload = bench.amend("/file").await.expect("may start");
+    for (length, held) in [(4, 4), (20, 20), (6, 6), (2, 2)] {
+        upload.set_length(length).await.expect("fits");
+        assert_eq!(bench.home.ledger().usage().bytes, held, "at {length}");
+        bench.assert_exact().await;
+    }
+    upload.commit().await.expect("commits");
+    assert_eq!(bench.content("/file").await, b"01");
+    bench.vfs.set_length(&path("/file"), 3).await.expect("fits");
+    assert_eq!(bench.content("/file").await, b"01\0");
+    bench.assert_exact().await;
+}
+
+async fn a_second_name_counts_and_keeps_its_content(bench: Bench) {
+    bench.put("/file", b"12345").await;
+    let (file, link) = (path("/file"), path("/link"));
+    bench.vfs.link(&file, &link).await.expect("linked");
+    assert_eq!(
+        bench.home.ledger().usage(),
+        Usage {
+            bytes: 10,
+            files: 2
+        }
+    );
+    bench.assert_exact().await;
+    let again = bench.vfs.link(&file, &link).await;
+    assert!(matches!(again, Err(Refusal::AlreadyExists)));
+    let mut upload = bench.amend("/link").await.expect("may start");
+    write_at(&mut upload, 1, "xx").await.expect("fits");
+    bench.assert_exact().await;
+    upload.commit().await.expect("commits");
+    assert_eq!(bench.content("/link").await, b"1xx45");
+    assert_eq!(bench.content("/file").await, b"12345");
+    bench.assert_exact().await;
+    let upload = bench.amend("/file").await.expect("may start");
+    let busy = bench.vfs.link(&file, &path("/third")).await;
+    assert!(matches!(busy, Err(Refusal::Busy)));
+    drop(upload);
+}
+
+async fn a_writer_without_the_right_to_replace_reaches_the_end_only(bench: Bench) {
+    bench.put("/file", b"12345").await;
+    let rules = PermissionRules::new(Permissions::APPEND | Permissions::WRITE, Vec::new());
+    let vfs = Vfs::new(Arc::clone(&bench.home), rules, UNLIMITED);
+    let opened = vfs.open_to_write(&path("/file"), AMEND).await;
+    let mut upload = opened.expect("may start");
+    for refused in [
+        write_at(&mut upload, 4, "x").await,
+        upload.set_length(4).await,
+        upload.set_mode(0o600).await,
+    ] {
+        assert!(matches!(refused, Err(Refusal::NotPermitted)));
+    }
+    write_at(&mut upload, 5, "6").await.expect("fits");
+    upload.commit().await.expect("commits");
+    assert_eq!(bench.content("/file").await, b"123456");
+    let readable = WriteOptions {
+        readable: true,
+        ..AMEND
+    };
+    let readable = vfs.open_to_write(&path("/file"), readable).await;
+    assert!(matches!(readable, Err(Refusal::NotPermitted)));
+}
+
+async fn mode_and_time_are_set_while_it_is_written(bench: Bench) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(897_904_845);
+    let suggesting = WriteOptions {
+        mode: Some(0o755),
+        ..AMEND
+    };
+    let opened = bench.vfs.open_to_write(&path("/file"), suggesting).await;
+    let mut upload = opened.expect("may start");
+    write_at(&mut upload, 0, "x").await.expect("fits");
+    upload.set_modified(time).await.expect("set");
+    let entry = upload.entry().await.expect("open");
+    assert_eq!((entry.modified, entry.size, entry.mode), (time, 1, 0o755));
+    let entry = upload.commit().await.expect("commits").entry;
+    assert_eq!((entry.modified, entry.mode), (time, 0o755));
+    // A file that replaces has the mode of the old one, unless it was given its own.
+    let replacing = WriteOptions {
+        disposition: Disposition::Replace,
+        mode: Some(0o600),
+        ..AMEND
+    };
+    let opened = bench.vfs.open_to_write(&path("/file"), replacing).await;
+    let entry = opened.expect("may start").commit().await.expect("commits");
+    assert_eq!(entry.entry.mode, 0o755);
+    let opened = bench.vfs.open_to_write(&path("/file"), replacing).await;
+    let mut upload = opened.expect("may start");
+    upload.set_mode(0o640).await.expect("set");
+    let entry = upload.commit().await.expect("commits");
+    assert_eq!(entry.entry.mode, 0o640);
+}
+
+const AMEND: WriteOptions = WriteOptions {
+    disposition: Disposition::Amend,
+    existing: Existing::Any,
+    mode: None,
+    readable: false,
+};
+
+async fn write_at(upload: &mut Upload, offset: u64, content: &'static str) -> Result<(), Refusal> {
+    // In two pieces, as writes that were waiting are put together.
+    let (first, second) = content.split_at(content.len() / 2);
+    let pieces = [first, second].map(|piece| Bytes::from_static(piece.as_bytes()));
+    upload.write_at(offset, pieces.to_vec()).await
+}
+
 /// What one step does. Names and slots are few, so that steps meet.
 #[derive(Debug, Clone)]
 enum Step {
@@ -316,6 +500,9 @@ enum Step {
     Put(usize, usize, Disposition, bool),
     Start(usize, usize, Disposition),
     Write(usize, usize),
+    WriteAt(usize, u64, usize),
+    SetLength(usize, u64),
+    Link(usize, usize),
     Commit(usize),
     Cut(usize),
     Discard(usize),
@@ -337,9 +524,11 @@ fn any_step() -> impl Strategy<Value = Step> {
     // Lengths and offsets are few too: a parked part resumes at its exact end only.
     let length = || prop_oneof![Just(0_usize), Just(8), Just(16), Just(30)];
     let offset = prop_oneof![Just(0_u64), Just(4), Just(8), Just(16), Just(24)];
+    let any_offset = || (0_u64..40).prop_map(|at| at - at % 4);
     let disposition = prop_oneof![
         3 => Just(Disposition::Replace),
         1 => Just(Disposition::Append),
+        2 => Just(Disposition::Amend),
         2 => offset.prop_map(Disposition::ResumeAt),
     ]
     .boxed();
@@ -349,6 +538,10 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (slot(), name(), disposition)
             .prop_map(|(slot, name, how)| Step::Start(slot, name, how)),
         4 => (slot(), length()).prop_map(|(slot, length)| Step::Write(slot, length)),
+        4 => (slot(), any_offset(), length())
+            .prop_map(|(slot, at, length)| Step::WriteAt(slot, at, length)),
+        2 => (slot(), any_offset()).prop_map(|(slot, length)| Step::SetLength(slot, length)),
+        1 => (name(), name()).prop_map(|(existing, link)| Step::Link(existing, link)),
         2 => slot().prop_map(Step::Commit),
         2 => slot().prop_map(Step::Cut),
         1 => slot().prop_map(Step::Discard),
@@ -401,6 +594,18 @@ impl Bench {
                 Some(upload) => upload.write(Bytes::from(vec![b'x'; *length])).await,
                 None => Ok(()),
             },
+            Step::WriteAt(slot, offset, length) => match &mut uploads[*slot] {
+                Some(upload) => {
+                    let content = vec![Bytes::from(vec![b'z'; *length])];
+                    upload.write_at(*offset, content).await
+                }
+                None => Ok(()),
+            },
+            Step::SetLength(slot, length) => match &mut uploads[*slot] {
+                Some(upload) => upload.set_length(*length).await,
+                None => Ok(()),
+            },
+            Step::Link(existing, link) => vfs.link(&at(*existing), &at(*link)).await,
             Step::Commit(slot) => match uploads[*slot].take() {
                 Some(upload) => upload.commit().await.map(drop),
                 None => Ok(()),

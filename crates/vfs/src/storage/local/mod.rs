@@ -7,6 +7,7 @@ mod beneath;
 mod digest;
 mod staging;
 mod walk;
+mod writer;
 
 use std::fs::File;
 use std::io;
@@ -30,13 +31,13 @@ use self::beneath::{
     open_regular, parent, parent_for_new, refusal, relative, set_attribute, usage_of,
 };
 use self::staging::{
-    Copy, InPlace, Place, Staged, Tree, drop_parked, parked_name, require_file, standing,
+    Copy, InPlace, Place, Spot, Staged, Tree, drop_parked, parked_name, require_file, standing,
     target_of_staged,
 };
 use self::walk::walk;
 use crate::storage::{
-    Batches, Links, Reserve, Rights, StagedFile, Storage, StorageResult, StoredFile, WriteMode,
-    is_reserved,
+    Batches, Links, Need, Reserve, Rights, StagedFile, Storage, StorageResult, StoredFile,
+    WriteMode, is_reserved,
 };
 
 /// Readable by everybody on the server's machine who may enter the home, which is 0700.
@@ -102,6 +103,11 @@ impl Storage for LocalStorage {
     fn metadata<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Entry> {
         let path = path.clone();
         self.run(move |inner| inner.metadata(&path))
+    }
+
+    fn link_metadata<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Entry> {
+        let path = path.clone();
+        self.run(move |inner| inner.link_metadata(&path))
     }
 
     fn resolve<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, VirtualPath> {
@@ -201,23 +207,23 @@ impl Storage for LocalStorage {
         self.run(move |inner| inner.rename(&from, &to, rights))
     }
 
+    fn link<'a>(
+        &'a self,
+        existing: &'a VirtualPath,
+        link: &'a VirtualPath,
+        reserve: Reserve,
+    ) -> StorageResult<'a, ()> {
+        let (existing, link) = (existing.clone(), link.clone());
+        self.run(move |inner| inner.link(&existing, &link, reserve))
+    }
+
     fn set_modified<'a>(
         &'a self,
         path: &'a VirtualPath,
         time: SystemTime,
     ) -> StorageResult<'a, ()> {
         let path = path.clone();
-        self.run(move |inner| {
-            let handle = inner.open_any(&path)?;
-            let times = rustix::fs::Timestamps {
-                last_access: Timespec {
-                    tv_sec: 0,
-                    tv_nsec: rustix::fs::UTIME_OMIT,
-                },
-                last_modification: timespec(time),
-            };
-            rustix::fs::futimens(&handle, &times).map_err(|error| refusal(error.into()))
-        })
+        self.run(move |inner| set_file_modified(&inner.open_any(&path)?, time))
     }
 
     fn set_mode<'a>(&'a self, path: &'a VirtualPath, mode: u32) -> StorageResult<'a, ()> {
@@ -272,6 +278,26 @@ impl Storage for LocalStorage {
     }
 }
 
+/// Sets the modification time of what is open.
+fn set_file_modified(file: &File, time: SystemTime) -> Result<(), Refusal> {
+    let times = rustix::fs::Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: rustix::fs::UTIME_OMIT,
+        },
+        last_modification: timespec(time),
+    };
+    rustix::fs::futimens(file, &times).map_err(|error| refusal(error.into()))
+}
+
+/// At most `length` bytes from `offset`.
+fn read_file(file: &File, offset: u64, length: usize) -> Result<Bytes, Refusal> {
+    let mut content = vec![0; length];
+    let read = file.read_at(&mut content, offset).map_err(refusal)?;
+    content.truncate(read);
+    Ok(Bytes::from(content))
+}
+
 fn timespec(time: SystemTime) -> Timespec {
     let (seconds, nanoseconds) = match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => (
@@ -305,11 +331,21 @@ impl Inner {
                 _ => return Err(refusal(error)),
             },
         };
-        let mut entry = entry(&metadata, name);
+        Ok(self.marked(entry(&metadata, name), relative))
+    }
+
+    fn link_metadata(&self, path: &VirtualPath) -> Result<Entry, Refusal> {
+        let relative = relative(path)?;
+        let metadata = self.root.symlink_metadata(relative).map_err(refusal)?;
+        let name = path.file_name().unwrap_or(b"/");
+        Ok(self.marked(entry(&metadata, name), relative))
+    }
+
+    fn marked(&self, mut entry: Entry, relative: &Path) -> Entry {
         if entry.kind == EntryKind::File {
             entry.incomplete = self.is_incomplete(relative);
         }
-        Ok(entry)
+        entry
     }
 
     fn is_incomplete(&self, relative: &Path) -> bool {
@@ -390,14 +426,19 @@ impl Inner {
         let release = standing.map_or(Usage::ZERO, usage_of);
         let release_all = release + parked.as_ref().map_or(Usage::ZERO, usage_of);
         let offset = match (mode, standing) {
-            (WriteMode::Replace | WriteMode::ResumeAt(0), _) | (WriteMode::Append, None) => {
+            (WriteMode::Replace | WriteMode::ResumeAt(0), _)
+            | (WriteMode::Append | WriteMode::Amend, None) => {
                 rights.land(standing.is_some())?;
                 return Ok(Box::new(Staged::create(place, release_all, reserve)?));
             }
             (WriteMode::Append, Some(file)) if file.nlink() == 1 => {
-                return Ok(Box::new(InPlace::open(place, None, reserve)?));
+                return Ok(Box::new(InPlace::open(place, Spot::End, reserve)?));
+            }
+            (WriteMode::Amend, Some(file)) if file.nlink() == 1 => {
+                return Ok(Box::new(InPlace::open(place, Spot::Anywhere, reserve)?));
             }
             (WriteMode::Append, Some(_)) => size,
+            (WriteMode::Amend, Some(_)) => 0,
             (WriteMode::ResumeAt(offset), _) => offset,
         };
         let resumes = matches!(mode, WriteMode::ResumeAt(_));
@@ -417,20 +458,28 @@ impl Inner {
         )?;
         let incomplete = attribute(&file, INCOMPLETE).is_some();
         let goes_on = incomplete || offset == size;
-        if goes_on && standing.nlink() == 1 {
-            return Ok(Box::new(InPlace::open(place, Some(offset), reserve)?));
+        if resumes && goes_on && standing.nlink() == 1 {
+            let spot = Spot::From(offset);
+            return Ok(Box::new(InPlace::open(place, spot, reserve)?));
         }
         // The other names of a file keep their content, and so does the tail of a whole one
         // until the commit.
-        if goes_on {
-            rights.write_in_place(incomplete)?;
-        } else {
-            rights.land(true)?;
-        }
+        let first_writable = match mode {
+            WriteMode::Amend => rights.first_writable(incomplete, size)?,
+            _ if goes_on => {
+                rights.write_in_place(incomplete)?;
+                offset
+            }
+            _ => {
+                rights.land(true)?;
+                offset
+            }
+        };
         let copy = Copy {
             source: &file,
             length: size,
-            offset,
+            start: offset,
+            first_writable,
         };
         Ok(Box::new(Staged::copy_of(
             place,
@@ -472,6 +521,29 @@ impl Inner {
         }
         directory.remove_file(&name).map_err(refusal)?;
         Ok(usage_of(&metadata) + drop_parked(&directory, &name))
+    }
+
+    fn link(
+        &self,
+        existing: &VirtualPath,
+        link: &VirtualPath,
+        reserve: Reserve,
+    ) -> Result<(), Refusal> {
+        let (from_directory, from_name) = parent(&self.root, existing)?;
+        let (to_directory, to_name) = parent_for_new(&self.root, link)?;
+        let held = self.tree.hold();
+        let source = standing(&held, &from_directory, &from_name)?.ok_or(Refusal::NotFound)?;
+        require_file(&source)?;
+        if look(&to_directory, &to_name)?.is_some() {
+            return Err(Refusal::AlreadyExists);
+        }
+        reserve(Need {
+            fresh: usage_of(&source),
+            ..Need::default()
+        })?;
+        from_directory
+            .hard_link(&from_name, &to_directory, &to_name)
+            .map_err(refusal)
     }
 
     fn rename(
@@ -652,12 +724,7 @@ impl StoredFile for LocalFile {
 
     fn read_at(&self, offset: u64, length: usize) -> StorageResult<'_, Bytes> {
         let file = Arc::clone(&self.file);
-        Box::pin(blocking(move || {
-            let mut content = vec![0; length];
-            let read = file.read_at(&mut content, offset).map_err(refusal)?;
-            content.truncate(read);
-            Ok(Bytes::from(content))
-        }))
+        Box::pin(blocking(move || read_file(&file, offset, length)))
     }
 
     fn as_file(&self) -> Option<&Arc<File>> {

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use cap_std::fs::{Dir, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
@@ -18,9 +19,10 @@ use super::beneath::{
     open_regular, refusal, remove_attribute, set_attribute, usage_of,
 };
 use super::digest::{forget, remember};
-use super::{LocalOptions, blocking};
+use super::writer::Writer;
+use super::{LocalOptions, blocking, read_file};
 use crate::storage::{
-    Approve, Kept, Landed, Need, NotLanded, Reserve, Rights, StagedFile, StorageResult,
+    Approve, Kept, Landed, ModeOf, Need, NotLanded, Reserve, Rights, StagedFile, StorageResult,
 };
 
 /// What the writers of one storage share.
@@ -118,50 +120,43 @@ pub(super) struct Copy<'a> {
     /// How much of it.
     pub(super) length: u64,
     /// Where writing goes on.
-    pub(super) offset: u64,
+    pub(super) start: u64,
+    /// The first byte that may be changed.
+    pub(super) first_writable: u64,
+}
+
+/// A file in the making, and how it is to end.
+pub(super) struct LocalStaged {
+    writer: Writer,
+    end: End,
+    digest: Option<Digest>,
+}
+
+enum End {
+    Staged(Staged),
+    InPlace(InPlace),
 }
 
 /// A new file beside its target.
 pub(super) struct Staged {
-    core: Arc<StagedCore>,
-    offset: u64,
-    length: u64,
-    digest: Option<Digest>,
-}
-
-struct StagedCore {
     place: Place,
     name: PathBuf,
-    file: File,
-    closed: Closed,
 }
 
-/// Whether a writer has ended. Locked, on a thread that may block, for the whole of a
-/// write and of the end: a write that was dropped midway is over before the end looks
-/// at the file, or is not begun after it.
-#[derive(Default)]
-struct Closed(Mutex<bool>);
-
-impl Closed {
-    fn close(&self) -> MutexGuard<'_, bool> {
-        let mut closed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *closed = true;
-        closed
-    }
-
-    fn unless_closed(&self, write: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
-        let closed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if *closed {
-            Err(Refusal::NotFound)
-        } else {
-            write()
-        }
-    }
+/// A file that is written where it stands: an append, the rest of a cut upload, or changes.
+pub(super) struct InPlace {
+    place: Place,
+    identity: (u64, u64),
+    was_incomplete: bool,
 }
 
 impl Staged {
     /// Stages a new file. `release` is what its commit will replace.
-    pub(super) fn create(place: Place, release: Usage, reserve: Reserve) -> Result<Self, Refusal> {
+    pub(super) fn create(
+        place: Place,
+        release: Usage,
+        reserve: Reserve,
+    ) -> Result<LocalStaged, Refusal> {
         reserve(Need {
             fresh: ONE_ENTRY,
             release,
@@ -176,7 +171,7 @@ impl Staged {
         copy: Copy<'_>,
         release: Usage,
         reserve: Reserve,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<LocalStaged, Refusal> {
         reserve(Need {
             fresh: Usage {
                 bytes: copy.length,
@@ -188,16 +183,21 @@ impl Staged {
         // Whether the file may be changed was asked of the file itself.
         place.rights.replace = true;
         let mut staged = Self::create_reserved(place)?;
-        if let Err(error) = copy_all(copy.source, &staged.core.file, copy.length) {
-            staged.core.remove()?;
+        if let Err(error) = copy_all(copy.source, staged.writer.file(), copy.length) {
+            if let End::Staged(end) = &staged.end {
+                end.remove()?;
+            }
             return Err(match error.kind() {
                 // It got shorter since it was looked at.
                 io::ErrorKind::UnexpectedEof => Refusal::Busy,
                 _ => refusal(error),
             });
         }
-        staged.length = copy.length;
-        staged.offset = copy.offset;
+        let writer = &mut staged.writer;
+        writer.length = copy.length;
+        writer.solid.wrote(0, copy.length);
+        writer.start = copy.start;
+        writer.first_writable = copy.first_writable;
         Ok(staged)
     }
 
@@ -207,7 +207,7 @@ impl Staged {
         length: u64,
         release: Usage,
         reserve: Reserve,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<LocalStaged, Refusal> {
         let parked = parked_name(&place.target);
         let name = staged_name(&place.target)?;
         let tree = Arc::clone(&place.tree);
@@ -233,7 +233,7 @@ impl Staged {
         Ok(Self::of(place, name, file, length))
     }
 
-    fn create_reserved(place: Place) -> Result<Self, Refusal> {
+    fn create_reserved(place: Place) -> Result<LocalStaged, Refusal> {
         let name = staged_name(&place.target)?;
         let mut open = OpenOptions::new();
         open.read(true).write(true).create_new(true).mode(FILE_MODE);
@@ -248,16 +248,10 @@ impl Staged {
         Ok(Self::of(place, name, file, 0))
     }
 
-    fn of(place: Place, name: PathBuf, file: File, length: u64) -> Self {
-        Self {
-            core: Arc::new(StagedCore {
-                place,
-                name,
-                file,
-                closed: Closed::default(),
-            }),
-            offset: length,
-            length,
+    fn of(place: Place, name: PathBuf, file: File, length: u64) -> LocalStaged {
+        LocalStaged {
+            writer: Writer::new(file, length),
+            end: End::Staged(Self { place, name }),
             digest: None,
         }
     }
@@ -300,19 +294,6 @@ fn copy_buffered(source: &File, target: &File, mut offset: u64, length: u64) -> 
     Ok(())
 }
 
-/// Writes all of `content`; a write that fails half-way leaves no longer file than before.
-fn write_or_take_back(
-    file: &File,
-    content: &[u8],
-    offset: u64,
-    length: u64,
-) -> Result<(), Refusal> {
-    file.write_all_at(content, offset).map_err(|error| {
-        let _ = file.set_len(length);
-        refusal(error)
-    })
-}
-
 /// Runs a commit where it may block.
 fn ended(
     commit: impl FnOnce() -> Result<Landed, NotLanded> + Send + 'static,
@@ -328,69 +309,93 @@ fn ended(
     })
 }
 
-fn length_of(content: &Bytes) -> u64 {
-    u64::try_from(content.len()).unwrap_or(u64::MAX)
-}
-
-impl StagedFile for Staged {
-    fn offset(&self) -> u64 {
-        self.offset
+impl StagedFile for LocalStaged {
+    fn start(&self) -> u64 {
+        self.writer.start
     }
 
-    fn growth(&self, length: u64) -> u64 {
-        self.offset
-            .saturating_add(length)
-            .saturating_sub(self.length)
+    fn first_writable(&self) -> u64 {
+        self.writer.first_writable
     }
 
-    fn write(&mut self, content: Bytes) -> StorageResult<'_, ()> {
-        let (core, offset, length) = (Arc::clone(&self.core), self.offset, self.length);
-        let end = offset + length_of(&content);
-        Box::pin(async move {
-            blocking(move || {
-                core.closed
-                    .unless_closed(|| write_or_take_back(&core.file, &content, offset, length))
-            })
-            .await?;
-            self.offset = end;
-            self.length = self.length.max(end);
-            Ok(())
-        })
+    fn length(&self) -> u64 {
+        self.writer.length
+    }
+
+    fn write_at(&mut self, offset: u64, content: Vec<Bytes>) -> StorageResult<'_, ()> {
+        Box::pin(self.writer.write_at(offset, content))
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> StorageResult<'_, Bytes> {
+        Box::pin(self.writer.run(move |file| read_file(file, offset, length)))
+    }
+
+    fn set_length(&mut self, length: u64) -> StorageResult<'_, u64> {
+        Box::pin(self.writer.set_length(length))
+    }
+
+    fn entry(&self) -> StorageResult<'_, Entry> {
+        let target = self.end.place().target.clone();
+        Box::pin(self.writer.run(move |file| entry_of(file, &target)))
+    }
+
+    fn set_modified(&mut self, time: SystemTime) -> StorageResult<'_, ()> {
+        Box::pin(self.writer.set_modified(time))
+    }
+
+    fn set_mode(&mut self, mode: u32, of: ModeOf) -> StorageResult<'_, ()> {
+        match (&self.end, of) {
+            // What stands there is no new file.
+            (End::InPlace(_), ModeOf::NewFile) => return Box::pin(async { Ok(()) }),
+            (_, ModeOf::ThisFile) => self.writer.mode_is_set = true,
+            (End::Staged(_), ModeOf::NewFile) => {}
+        }
+        Box::pin(self.writer.set_mode(mode))
+    }
+
+    fn synchronize(&self) -> StorageResult<'_, ()> {
+        Box::pin(self.writer.synchronize())
     }
 
     fn commit(self: Box<Self>, approve: Approve) -> BoxFuture<'static, Result<Landed, NotLanded>> {
         ended(move || {
-            let core = &self.core;
-            let landed = core
-                .commit(approve, self.digest.as_ref())
-                .map_err(|refusal| NotLanded {
-                    refusal,
-                    kept: core.remove_or_say(),
-                })?;
-            core.make_durable(&landed)?;
-            Ok(landed)
+            let (writer, digest) = (&self.writer, self.digest.as_ref());
+            match &self.end {
+                End::Staged(end) => {
+                    let committed = end.commit(writer, approve, digest);
+                    let landed = committed.map_err(|refusal| NotLanded {
+                        refusal,
+                        kept: end.remove_or_say(writer),
+                    })?;
+                    end.make_durable(&landed)?;
+                    Ok(landed)
+                }
+                End::InPlace(end) => {
+                    let committed = end.commit(writer, approve, digest);
+                    committed.map_err(|refusal| NotLanded {
+                        refusal,
+                        kept: kept_in_place(writer),
+                    })
+                }
+            }
         })
     }
 
     fn cut(self: Box<Self>, approve: Approve) -> StorageResult<'static, Kept> {
-        Box::pin(blocking(move || {
-            let kept = self.core.keep(approve);
-            if kept.is_err() {
-                self.core.remove()?;
-            }
-            match kept {
-                // What may not be kept is gone, which is what was asked for.
-                Err(Refusal::OverQuota(_)) => Ok(Kept::default()),
-                kept => kept,
-            }
+        Box::pin(blocking(move || match &self.end {
+            End::Staged(end) => end.cut(&self.writer, approve),
+            End::InPlace(end) => end.cut(&self.writer),
         }))
     }
 
     fn discard(self: Box<Self>) -> StorageResult<'static, Kept> {
-        Box::pin(blocking(move || {
-            let _closed = self.core.closed.close();
-            self.core.remove()?;
-            Ok(Kept::default())
+        Box::pin(blocking(move || match &self.end {
+            End::Staged(end) => {
+                let _closed = self.writer.close();
+                end.remove()?;
+                Ok(Kept::default())
+            }
+            End::InPlace(end) => end.discard(&self.writer),
         }))
     }
 
@@ -399,9 +404,23 @@ impl StagedFile for Staged {
     }
 }
 
-impl StagedCore {
-    fn commit(&self, approve: Approve, digest: Option<&Digest>) -> Result<Landed, Refusal> {
-        let _closed = self.closed.close();
+impl End {
+    fn place(&self) -> &Place {
+        match self {
+            Self::Staged(Staged { place, .. }) | Self::InPlace(InPlace { place, .. }) => place,
+        }
+    }
+}
+
+impl Staged {
+    fn commit(
+        &self,
+        writer: &Writer,
+        approve: Approve,
+        digest: Option<&Digest>,
+    ) -> Result<Landed, Refusal> {
+        let _closed = writer.close();
+        let file = writer.file();
         let Place {
             tree,
             directory,
@@ -410,7 +429,7 @@ impl StagedCore {
             options,
         } = &self.place;
         if options.durable {
-            self.file.sync_data().map_err(refusal)?;
+            file.sync_data().map_err(refusal)?;
         }
         let held = tree.hold();
         let old = standing(&held, directory, target)?;
@@ -425,22 +444,24 @@ impl StagedCore {
             .map(usage_of)
             .fold(Usage::ZERO, |sum, usage| sum + usage);
         approve(released)?;
-        if let Some(old) = &old {
+        if let Some(old) = &old
+            && !writer.mode_is_set
+        {
             // The new content keeps the mode that somebody gave the file.
             let mode = rustix::fs::Mode::from_raw_mode(old.mode() & 0o777);
-            rustix::fs::fchmod(&self.file, mode).map_err(|error| refusal(error.into()))?;
+            rustix::fs::fchmod(file, mode).map_err(|error| refusal(error.into()))?;
         }
-        remove_attribute(&self.file, INCOMPLETE);
+        remove_attribute(file, INCOMPLETE);
         directory
             .rename(&self.name, directory, target)
             .map_err(refusal)?;
         drop_parked(directory, target);
         drop(held);
         if let Some(digest) = digest {
-            remember(&self.file, digest);
+            remember(file, digest);
         }
         Ok(Landed {
-            entry: entry_of(&self.file, target)?,
+            entry: entry_of(file, target)?,
             released,
         })
     }
@@ -464,22 +485,34 @@ impl StagedCore {
         })
     }
 
+    fn cut(&self, writer: &Writer, approve: Approve) -> Result<Kept, Refusal> {
+        let kept = self.keep(writer, approve);
+        if kept.is_err() {
+            self.remove()?;
+        }
+        match kept {
+            // What may not be kept is gone, which is what was asked for.
+            Err(Refusal::OverQuota(_)) => Ok(Kept::default()),
+            kept => kept,
+        }
+    }
+
     /// Under the target's name when nothing stands there, else parked beside it.
-    fn keep(&self, approve: Approve) -> Result<Kept, Refusal> {
-        let _closed = self.closed.close();
+    fn keep(&self, writer: &Writer, approve: Approve) -> Result<Kept, Refusal> {
+        let _closed = writer.close();
         let Place {
             tree,
             directory,
             target,
             ..
         } = &self.place;
-        let length = self.file.metadata().map_err(refusal)?.len();
+        let length = writer.cut_at_hole()?;
         if length == 0 {
             // Nothing arrived: nothing to resume.
             self.remove()?;
             return Ok(Kept::default());
         }
-        set_attribute(&self.file, INCOMPLETE, b"1");
+        set_attribute(writer.file(), INCOMPLETE, b"1");
         let _held = tree.hold();
         let parked = parked_name(target);
         let (name, replaced) = match look(directory, target) {
@@ -509,12 +542,12 @@ impl StagedCore {
     }
 
     /// Removes the file, and says what is left of it when that fails.
-    fn remove_or_say(&self) -> Kept {
+    fn remove_or_say(&self, writer: &Writer) -> Kept {
         let Err(error) = self.remove() else {
             return Kept::default();
         };
         tracing::warn!(%error, "a staged file was left as it is");
-        let bytes = self.file.metadata().map_or(0, |metadata| metadata.len());
+        let bytes = writer.disk_length().unwrap_or(0);
         Kept {
             held: Usage { bytes, files: 1 },
             released: Usage::ZERO,
@@ -522,38 +555,26 @@ impl StagedCore {
     }
 }
 
-/// A file that is written where it stands: an append, or the rest of a cut upload.
-pub(super) struct InPlace {
-    core: Arc<InPlaceCore>,
-    offset: u64,
-    length: u64,
-    digest: Option<Digest>,
+/// Where somebody wants to write in place.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Spot {
+    /// At the end.
+    End,
+    /// From this byte on, which is the end or within a file that is marked incomplete.
+    From(u64),
+    /// Anywhere.
+    Anywhere,
 }
 
-struct InPlaceCore {
-    place: Place,
-    file: File,
-    identity: (u64, u64),
-    /// Length before the first write: what a discard goes back to.
-    base: u64,
-    was_incomplete: bool,
-    closed: Closed,
-}
-
-impl Drop for InPlaceCore {
+impl Drop for InPlace {
     fn drop(&mut self) {
         self.place.tree.hold().remove(&self.identity);
     }
 }
 
 impl InPlace {
-    /// Takes the file for itself. `offset` is its end, which is also `None`, or within it if
-    /// the file is marked incomplete.
-    pub(super) fn open(
-        place: Place,
-        offset: Option<u64>,
-        reserve: Reserve,
-    ) -> Result<Self, Refusal> {
+    /// Takes the file for itself.
+    pub(super) fn open(place: Place, spot: Spot, reserve: Reserve) -> Result<LocalStaged, Refusal> {
         let tree = Arc::clone(&place.tree);
         let mut held = tree.hold();
         standing(&held, &place.directory, &place.target)?;
@@ -564,16 +585,24 @@ impl InPlace {
             options.read(true).write(true),
         )?;
         let size = metadata.len();
-        let offset = offset.unwrap_or(size);
         let was_incomplete = attribute(&file, INCOMPLETE).is_some();
-        if offset > size {
-            return Err(Refusal::OffsetBeyondEnd { offset, size });
-        }
-        if offset < size && !was_incomplete {
+        let (start, first_writable) = match spot {
+            Spot::End => (size, size),
+            Spot::From(offset) if offset > size => {
+                return Err(Refusal::OffsetBeyondEnd { offset, size });
+            }
             // Another upload of it was committed since it was looked at.
+            Spot::From(offset) if offset < size && !was_incomplete => return Err(Refusal::Busy),
+            Spot::From(offset) => (offset, offset),
+            Spot::Anywhere => (0, place.rights.first_writable(was_incomplete, size)?),
+        };
+        // It got a second name since it was looked at.
+        if metadata.nlink() != 1 {
             return Err(Refusal::Busy);
         }
-        place.rights.write_in_place(was_incomplete)?;
+        if !matches!(spot, Spot::Anywhere) {
+            place.rights.write_in_place(was_incomplete)?;
+        }
         reserve(Need::default())?;
         let identity = identity(&metadata);
         held.insert(identity);
@@ -581,97 +610,31 @@ impl InPlace {
         // From the first write on it is not whole; a crash must leave it marked.
         set_attribute(&file, INCOMPLETE, b"1");
         forget(&file);
-        let core = InPlaceCore {
-            place,
-            file,
-            identity,
-            base: size,
-            was_incomplete,
-            closed: Closed::default(),
-        };
-        Ok(Self {
-            core: Arc::new(core),
-            offset,
-            length: size,
+        let mut writer = Writer::new(file, size);
+        writer.start = start;
+        writer.first_writable = first_writable;
+        writer.base = size;
+        Ok(LocalStaged {
+            writer,
+            end: End::InPlace(Self {
+                place,
+                identity,
+                was_incomplete,
+            }),
             digest: None,
         })
     }
-}
 
-impl StagedFile for InPlace {
-    fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    fn growth(&self, length: u64) -> u64 {
-        self.offset
-            .saturating_add(length)
-            .saturating_sub(self.length)
-    }
-
-    fn write(&mut self, content: Bytes) -> StorageResult<'_, ()> {
-        let (core, offset, length) = (Arc::clone(&self.core), self.offset, self.length);
-        let end = offset + length_of(&content);
-        Box::pin(async move {
-            blocking(move || {
-                core.closed
-                    .unless_closed(|| write_or_take_back(&core.file, &content, offset, length))
-            })
-            .await?;
-            self.offset = end;
-            self.length = self.length.max(end);
-            Ok(())
-        })
-    }
-
-    fn commit(self: Box<Self>, approve: Approve) -> BoxFuture<'static, Result<Landed, NotLanded>> {
-        ended(move || {
-            let core = &self.core;
-            core.commit(approve, self.digest.as_ref())
-                .map_err(|refusal| NotLanded {
-                    refusal,
-                    kept: core.kept(),
-                })
-        })
-    }
-
-    fn cut(self: Box<Self>, _approve: Approve) -> StorageResult<'static, Kept> {
-        Box::pin(blocking(move || {
-            let core = &self.core;
-            let _closed = core.closed.close();
-            let untouched = self.offset == core.base && core.length()? == core.base;
-            if untouched && !core.was_incomplete {
-                // Nothing arrived: the file is as whole as it was.
-                remove_attribute(&core.file, INCOMPLETE);
-            }
-            Ok(core.kept())
-        }))
-    }
-
-    fn discard(self: Box<Self>) -> StorageResult<'static, Kept> {
-        Box::pin(blocking(move || {
-            let core = &self.core;
-            let _closed = core.closed.close();
-            if core.length()? > core.base {
-                core.file.set_len(core.base).map_err(refusal)?;
-            }
-            if !core.was_incomplete {
-                remove_attribute(&core.file, INCOMPLETE);
-            }
-            Ok(core.kept())
-        }))
-    }
-
-    fn remember(&mut self, digest: Digest) {
-        self.digest = Some(digest);
-    }
-}
-
-impl InPlaceCore {
-    fn commit(&self, approve: Approve, digest: Option<&Digest>) -> Result<Landed, Refusal> {
-        let _closed = self.closed.close();
+    fn commit(
+        &self,
+        writer: &Writer,
+        approve: Approve,
+        digest: Option<&Digest>,
+    ) -> Result<Landed, Refusal> {
+        let _closed = writer.close();
+        let file = writer.file();
         if self.place.options.durable {
-            self.file.sync_data().map_err(refusal)?;
+            file.sync_data().map_err(refusal)?;
         }
         let (directory, target) = (&self.place.directory, &self.place.target);
         let held = self.place.tree.hold();
@@ -679,30 +642,49 @@ impl InPlaceCore {
         approve(parked.as_ref().map_or(Usage::ZERO, usage_of))?;
         let released = drop_parked(directory, target);
         drop(held);
-        remove_attribute(&self.file, INCOMPLETE);
+        // Somebody may have asked for one in the meantime.
+        forget(file);
+        remove_attribute(file, INCOMPLETE);
         if let Some(digest) = digest {
-            remember(&self.file, digest);
+            remember(file, digest);
         }
         Ok(Landed {
-            entry: entry_of(&self.file, target)?,
+            entry: entry_of(file, target)?,
             released,
         })
     }
 
-    fn length(&self) -> Result<u64, Refusal> {
-        Ok(self.file.metadata().map_err(refusal)?.len())
+    fn cut(&self, writer: &Writer) -> Result<Kept, Refusal> {
+        let _closed = writer.close();
+        writer.cut_at_hole()?;
+        if !writer.solid.touched() && !self.was_incomplete {
+            // Nothing arrived: the file is as whole as it was.
+            remove_attribute(writer.file(), INCOMPLETE);
+        }
+        Ok(kept_in_place(writer))
     }
 
-    /// By how much the file is longer than it was.
-    fn kept(&self) -> Kept {
-        let length = self.length().unwrap_or(self.base);
-        Kept {
-            held: Usage {
-                bytes: length.saturating_sub(self.base),
-                files: 0,
-            },
-            released: Usage::ZERO,
+    fn discard(&self, writer: &Writer) -> Result<Kept, Refusal> {
+        let _closed = writer.close();
+        if writer.disk_length()? > writer.base {
+            writer.file().set_len(writer.base).map_err(refusal)?;
         }
+        if !self.was_incomplete {
+            remove_attribute(writer.file(), INCOMPLETE);
+        }
+        Ok(kept_in_place(writer))
+    }
+}
+
+/// By how much a file that is written in place is longer than what was counted before.
+fn kept_in_place(writer: &Writer) -> Kept {
+    let length = writer.disk_length().unwrap_or(writer.base);
+    Kept {
+        held: Usage {
+            bytes: length.saturating_sub(writer.base),
+            files: 0,
+        },
+        released: Usage::ZERO,
     }
 }
 
