@@ -9,4 +9,5 @@
 pub mod door;
 pub mod ftp;
 pub mod registry;
+pub mod sftp;
 pub mod transfer;

@@ -673,6 +673,14 @@ impl Download {
         self.0.entry()
     }
 
+    /// What it is now.
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub async fn current_entry(&self) -> Result<Entry, Refusal> {
+        self.0.current_entry().await
+    }
+
     /// At most `length` bytes from `offset`; empty at the end.
     ///
     /// # Errors

@@ -874,6 +874,17 @@ impl StoredFile for Opened {
         &self.entry
     }
 
+    fn current_entry(&self) -> StorageResult<'_, Entry> {
+        let state = self.object.state();
+        let entry = Entry {
+            size: length_of(&state.content),
+            modified: state.modified,
+            mode: state.mode,
+            ..self.entry.clone()
+        };
+        ready(Ok(entry)).boxed()
+    }
+
     fn read_at(&self, offset: u64, length: usize) -> StorageResult<'_, Bytes> {
         ready(Ok(self.object.read_at(offset, length))).boxed()
     }

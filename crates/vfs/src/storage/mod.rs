@@ -224,6 +224,9 @@ pub trait StoredFile: Send + Sync {
     /// What it is, as of its opening.
     fn entry(&self) -> &Entry;
 
+    /// What it is now.
+    fn current_entry(&self) -> StorageResult<'_, Entry>;
+
     /// At most `length` bytes from `offset`; empty at the end.
     fn read_at(&self, offset: u64, length: usize) -> StorageResult<'_, Bytes>;
 
@@ -235,7 +238,7 @@ pub trait StoredFile: Send + Sync {
 ///
 /// A `write_at` whose future is dropped midway may have written or not; `cut` and
 /// `discard` wait for it, and say exactly what is there.
-pub trait StagedFile: Send {
+pub trait StagedFile: Send + Sync {
     /// Where a writer that goes on in order begins.
     fn start(&self) -> u64;
 

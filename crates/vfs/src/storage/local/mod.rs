@@ -722,6 +722,14 @@ impl StoredFile for LocalFile {
         &self.entry
     }
 
+    fn current_entry(&self) -> StorageResult<'_, Entry> {
+        let (file, name) = (Arc::clone(&self.file), self.entry.name.clone());
+        Box::pin(blocking(move || {
+            let metadata = Metadata::from_file(&file).map_err(refusal)?;
+            Ok(entry(&metadata, &name))
+        }))
+    }
+
     fn read_at(&self, offset: u64, length: usize) -> StorageResult<'_, Bytes> {
         let file = Arc::clone(&self.file);
         Box::pin(blocking(move || read_file(&file, offset, length)))

@@ -1,0 +1,154 @@
+//! check-file: digests of what is open or stands under a name
+//! (draft-ietf-secsh-filexfer-extensions-00 §3).
+
+use bytes::{Bytes, BytesMut};
+use tokio_util::sync::CancellationToken;
+use wharf_model::{ByteRange, DigestAlgorithm, Hasher, Refusal, VirtualPath};
+use wharf_proto::sftp::{CheckedFile, MAX_READ_BYTES, Response, check_file_name, known_algorithm};
+use wharf_vfs::{Download, Upload, Vfs};
+
+use super::refusal::Problem;
+
+/// Smallest block with a digest of its own (§3).
+pub(super) const MIN_BLOCK_BYTES: u32 = 256;
+
+/// Bytes that are read in one step.
+const STEP_BYTES: u64 = 1024 * 1024;
+
+/// What is to be looked at.
+pub(super) struct Check {
+    algorithm: DigestAlgorithm,
+    start: u64,
+    /// `u64::MAX` for the end of the file.
+    end: u64,
+    /// 0 for all in one.
+    block_bytes: u64,
+    echoed: bool,
+}
+
+/// Where the content is.
+pub(super) enum Source<'a> {
+    Download(&'a Download),
+    Upload(&'a Upload),
+}
+
+impl Source<'_> {
+    async fn read_at(&self, offset: u64, length: u64) -> Result<Bytes, Refusal> {
+        let length = usize::try_from(length.min(STEP_BYTES)).unwrap_or(usize::MAX);
+        match self {
+            Self::Download(download) => download.read_at(offset, length).await,
+            Self::Upload(upload) => upload.read_at(offset, length).await,
+        }
+    }
+}
+
+impl Check {
+    /// Reads what a client asks for.
+    pub(super) fn new(
+        algorithms: &[u8],
+        (offset, length): (u64, u64),
+        block_bytes: u32,
+        echoed: bool,
+    ) -> Result<Self, Problem> {
+        if (1..MIN_BLOCK_BYTES).contains(&block_bytes) {
+            return Err(Problem::SmallBlocks);
+        }
+        Ok(Self {
+            algorithm: known_algorithm(algorithms).ok_or(Problem::NoAlgorithm)?,
+            start: offset,
+            end: match length {
+                0 => u64::MAX,
+                length => offset.saturating_add(length),
+            },
+            block_bytes: u64::from(block_bytes),
+            echoed,
+        })
+    }
+
+    /// Looks at a file by its path. A digest of the whole may be known already.
+    pub(super) async fn run_at(
+        &self,
+        vfs: &Vfs,
+        path: &VirtualPath,
+        ending: &CancellationToken,
+    ) -> Result<Response, Problem> {
+        if self.block_bytes > 0 {
+            let download = vfs.open(path).await?;
+            return self.run(&Source::Download(&download), ending).await;
+        }
+        let range = ByteRange {
+            start: self.start,
+            end: self.end,
+        };
+        let range = (self.start > 0 || self.end < u64::MAX).then_some(range);
+        let (digest, _) = vfs.digest(path, self.algorithm, range).await?;
+        Ok(self.response(Bytes::copy_from_slice(digest.as_bytes())))
+    }
+
+    /// Looks at an open file.
+    pub(super) async fn run(
+        &self,
+        source: &Source<'_>,
+        ending: &CancellationToken,
+    ) -> Result<Response, Problem> {
+        let mut digests = BytesMut::new();
+        let mut offset = self.start;
+        loop {
+            let end = match self.block_bytes {
+                0 => self.end,
+                block => offset.saturating_add(block).min(self.end),
+            };
+            let (digest, reached) = self.digest(source, offset..end, ending).await?;
+            let is_block = self.block_bytes > 0;
+            if is_block && reached == offset {
+                break;
+            }
+            digests.extend_from_slice(&digest);
+            if digests.len() > MAX_READ_BYTES {
+                return Err(Problem::LongAnswer);
+            }
+            if !is_block || reached < end || reached == self.end {
+                break;
+            }
+            offset = reached;
+        }
+        Ok(self.response(digests.freeze()))
+    }
+
+    /// The digest of a part, and where the part or the file ends.
+    async fn digest(
+        &self,
+        source: &Source<'_>,
+        part: std::ops::Range<u64>,
+        ending: &CancellationToken,
+    ) -> Result<(Vec<u8>, u64), Problem> {
+        let mut hasher = Hasher::new(self.algorithm);
+        let mut offset = part.start;
+        while offset < part.end {
+            if ending.is_cancelled() {
+                return Err(Problem::Ending);
+            }
+            let content = source.read_at(offset, part.end - offset).await?;
+            if content.is_empty() {
+                break;
+            }
+            offset += u64::try_from(content.len()).unwrap_or(0);
+            // Some milliseconds of work, which would hold up what else runs on this thread.
+            let hashed = tokio::task::spawn_blocking(move || {
+                hasher.update(&content);
+                hasher
+            });
+            hasher = hashed.await.map_err(|_| Problem::Ending)?;
+        }
+        Ok((hasher.finish().as_bytes().to_vec(), offset))
+    }
+
+    fn response(&self, digests: Bytes) -> Response {
+        CheckedFile {
+            algorithm: Bytes::from_static(check_file_name(self.algorithm).as_bytes()),
+            digests,
+            echoed: self.echoed,
+        }
+        .to_response()
+    }
+}
