@@ -7,6 +7,7 @@
 //! ```
 
 pub mod door;
+pub mod exec;
 pub mod ftp;
 pub mod registry;
 pub mod sftp;
