@@ -1,27 +1,33 @@
 //! Remote commands without a process: a small shell on the virtual file system.
 //!
 //! ```text
-//! SSH exec ──► run ──────┐                       ┌► text, digest
+//! SSH exec ──► run ──────┐                       ┌► text, list, facts, files, find, digest
 //! SSH shell ─► run_shell ┴► Interpreter ─► TABLE ┤
 //!                            (proto::exec)       └► state (cd, pwd, export …)
 //! ```
 //!
-//! Names, options, exit statuses and formats are those of GNU coreutils. Permission, quota
-//! and jail are [`Vfs`]'s: nothing here decides about them.
+//! Names, options, exit statuses and formats are those of GNU coreutils and findutils.
+//! Permission, quota and jail are [`Vfs`]'s: nothing here decides about them.
 //!
 //! Invariants: every command streams, so that what a client asks for costs it time and
 //! not the server memory; a future of this module can be dropped at any point, which is
 //! what a client that goes away is (an upload is then kept as a cut one).
 
 mod digest;
+mod facts;
+mod files;
+mod find;
 mod glob;
 mod interpreter;
+mod list;
+mod moment;
 mod quote;
 mod refusal;
 mod state;
 mod streams;
 mod table;
 mod text;
+mod walk;
 
 use std::fmt;
 

@@ -84,6 +84,11 @@ impl Streams {
         self.terminal
     }
 
+    /// Whether standard output is read by a person.
+    pub(super) fn shows_to_person(&self) -> bool {
+        self.terminal && self.routes.output == Route::Output
+    }
+
     /// Writes to standard output.
     pub(super) async fn write(&mut self, content: &[u8]) -> io::Result<()> {
         self.write_to(self.routes.output, content).await

@@ -9,7 +9,7 @@ use wharf_model::{Refusal, VirtualPath};
 use super::interpreter::Interpreter;
 use super::quote::{quoted, quoted_if_needed};
 use super::streams::Streams;
-use super::{ExitStatus, digest, refusal, state, text};
+use super::{ExitStatus, digest, facts, files, find, list, refusal, state, text};
 
 /// What a command comes to; an error means that a stream to the client is gone.
 pub(super) type Outcome = io::Result<ExitStatus>;
@@ -56,6 +56,8 @@ enum Value {
     None,
     /// Called so in the help.
     Needed(&'static str),
+    /// After `=` only.
+    Optional(&'static str),
 }
 
 /// An option without a value.
@@ -83,14 +85,40 @@ pub(super) const fn valued(
     }
 }
 
+/// A long option that may have a value.
+pub(super) const fn optional(
+    long: &'static str,
+    value: &'static str,
+    about: &'static str,
+) -> Choice {
+    Choice {
+        letters: "",
+        long,
+        value: Value::Optional(value),
+        about,
+    }
+}
+
 /// Every command, in the order in which `help` shows them.
-pub(super) static TABLE: [&Spec; 25] = [
+pub(super) static TABLE: [&Spec; 37] = [
+    &list::LS,
     &text::CAT,
     &text::HEAD,
     &text::TAIL,
     &text::WC,
     &state::PWD,
     &state::CD,
+    &files::MKDIR,
+    &files::RMDIR,
+    &files::RM,
+    &files::MV,
+    &files::CP,
+    &files::TOUCH,
+    &files::CHMOD,
+    &facts::STAT,
+    &facts::DU,
+    &facts::DF,
+    &find::FIND,
     &digest::MD5SUM,
     &digest::SHA1SUM,
     &digest::SHA256SUM,
@@ -236,7 +264,7 @@ impl Spec {
             (Value::None, Some(_)) => {
                 return Err(format!("option {shown} doesn't allow an argument"));
             }
-            (Value::None, value) => value.unwrap_or_default().to_vec(),
+            (Value::None | Value::Optional(_), value) => value.unwrap_or_default().to_vec(),
             (Value::Needed(_), Some(value)) => value.to_vec(),
             (Value::Needed(_), None) => words
                 .next()
@@ -278,7 +306,7 @@ impl Spec {
                 })?;
             letters = rest;
             let value = match choice.value {
-                Value::None => Vec::new(),
+                Value::None | Value::Optional(_) => Vec::new(),
                 Value::Needed(_) if !rest.is_empty() => {
                     letters = &[];
                     rest.to_vec()
@@ -303,6 +331,7 @@ impl Choice {
         let value = |separator: &str| match self.value {
             Value::None => String::new(),
             Value::Needed(name) => format!("{separator}{name}"),
+            Value::Optional(name) => format!("[={name}]"),
         };
         let letters: Vec<String> = self
             .letters
@@ -330,6 +359,11 @@ impl Arguments {
     /// Whether the option with this first letter, or this long name, was given.
     pub(super) fn has(&self, key: &str) -> bool {
         self.options.iter().any(|(given, _)| *given == key)
+    }
+
+    /// The value that was given last.
+    pub(super) fn value(&self, key: &str) -> Option<&[u8]> {
+        self.last_of(&[key]).map(|(_, value)| value)
     }
 
     /// Which of some options was given last, with its value.
@@ -453,7 +487,7 @@ mod tests {
             "-5 file",
         ] {
             let arguments = read(line);
-            assert_eq!(arguments.last_of(&["n"]), Some(("n", &b"5"[..])), "{line}");
+            assert_eq!(arguments.value("n"), Some(&b"5"[..]), "{line}");
             assert_eq!(arguments.operands, [b"file"], "{line}");
         }
         let arguments = read("-qn5 -- -n 6");
