@@ -15,8 +15,8 @@ use wharf_accounts::{
     SqliteStore, StoreError,
 };
 use wharf_net::{
-    AcceptOptions, AccessHook, AddressRules, BareEnd, BindError, BoundEndpoint, ConnectionLimits,
-    ConnectionSlots, Drain, DrainReport, Endpoint, EndpointOptions, Listener, TlsServer,
+    AccessHook, AddressRules, BareEnd, BindError, BoundEndpoint, ConnectionLimits, ConnectionSlots,
+    Drain, DrainReport, Endpoint, EndpointOptions, Listener, TlsServer,
 };
 use wharf_server::door::{Door, DoorRules};
 use wharf_server::ftp::{
@@ -259,24 +259,25 @@ impl Server {
         let ftps = service(TlsStart::Connection);
         let slots = ConnectionSlots::new(connection_limits(config));
         let drain = Drain::new();
-        let addresses = ftp_listeners.iter().map(Listener::local_address).collect();
+        let addresses = ftp_listeners
+            .iter()
+            .filter_map(Listener::local_address)
+            .collect();
         let listeners = [
             ("ftp", ftp_listeners, &ftp, &gates.ftp),
             ("ftps", ftps_listeners, &ftps, &gates.ftps),
         ];
         for (protocol, listeners, service, gate) in listeners {
+            let server = wharf_net::Server::new(Arc::clone(service))
+                .with_access(Arc::clone(gate) as Arc<dyn AccessHook>)
+                .with_slots(slots.clone())
+                .with_newcomers()
+                .with_drain(drain.clone());
             for listener in listeners {
-                tracing::info!(protocol, address = %listener.local_address(), "listening");
-                let options = AcceptOptions {
-                    access: Arc::clone(gate) as Arc<dyn AccessHook>,
-                    ..AcceptOptions::new(slots.clone())
-                };
-                drain.track(wharf_net::serve(
-                    listener,
-                    Arc::clone(service),
-                    options,
-                    drain.clone(),
-                ));
+                if let Some(address) = listener.local_address() {
+                    tracing::info!(protocol, %address, "listening");
+                }
+                drain.track(server.clone().serve(listener));
             }
         }
         if let Some(tls) = &tls {

@@ -1,10 +1,9 @@
 //! Who may connect to a listener: the configured networks, and nobody who is banned.
 
-use std::net::SocketAddr;
 use std::sync::{PoisonError, RwLock};
 
 use wharf_accounts::LoginGuard;
-use wharf_net::{AccessHook, AddressRules, Verdict};
+use wharf_net::{AccessHook, AddressRules, Peer, Verdict};
 
 /// The access hook of one kind of listener.
 pub(crate) struct Gate {
@@ -36,7 +35,7 @@ impl Gate {
 }
 
 impl AccessHook for Gate {
-    fn judge(&self, peer: SocketAddr) -> Verdict {
+    fn judge(&self, peer: &Peer) -> Verdict {
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
         for rules in [&rules.server, &rules.listener] {
             let verdict = rules.judge(peer);
@@ -45,7 +44,7 @@ impl AccessHook for Gate {
             }
         }
         drop(rules);
-        if self.guard.is_banned(peer.ip()) {
+        if peer.ip().is_some_and(|ip| self.guard.is_banned(ip)) {
             return Verdict::RefuseForNow;
         }
         Verdict::Admit

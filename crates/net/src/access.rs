@@ -1,8 +1,10 @@
 //! Who may connect at all, decided before a byte is read.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
+
+use crate::Peer;
 
 /// What an access hook says of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,10 +17,10 @@ pub enum Verdict {
     RefuseForNow,
 }
 
-/// Decides by address whether a peer is served.
+/// Decides whether a peer is served.
 pub trait AccessHook: Send + Sync + 'static {
     /// Judges `peer`. Called on the accept loop: it must not block.
-    fn judge(&self, peer: SocketAddr) -> Verdict;
+    fn judge(&self, peer: &Peer) -> Verdict;
 }
 
 /// Admits everyone.
@@ -26,18 +28,19 @@ pub trait AccessHook: Send + Sync + 'static {
 pub struct AllowAll;
 
 impl AccessHook for AllowAll {
-    fn judge(&self, _peer: SocketAddr) -> Verdict {
+    fn judge(&self, _peer: &Peer) -> Verdict {
         Verdict::Admit
     }
 }
 
-impl<F: Fn(SocketAddr) -> Verdict + Send + Sync + 'static> AccessHook for F {
-    fn judge(&self, peer: SocketAddr) -> Verdict {
+impl<F: Fn(&Peer) -> Verdict + Send + Sync + 'static> AccessHook for F {
+    fn judge(&self, peer: &Peer) -> Verdict {
         self(peer)
     }
 }
 
-/// Networks that are served and networks that are not.
+/// Networks that are served and networks that are not. Peers of Unix sockets
+/// have no address: they are admitted, and the socket's mode says who they can be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressRules {
     /// Nobody else is served, unless this is empty.
@@ -47,8 +50,11 @@ pub struct AddressRules {
 }
 
 impl AccessHook for AddressRules {
-    fn judge(&self, peer: SocketAddr) -> Verdict {
-        let address = peer.ip().to_canonical();
+    fn judge(&self, peer: &Peer) -> Verdict {
+        let Some(address) = peer.ip() else {
+            return Verdict::Admit;
+        };
+        let address = address.to_canonical();
         if contains(&self.deny, address) {
             return Verdict::Refuse;
         }
@@ -66,6 +72,7 @@ fn contains(networks: &[IpNet], address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
     fn networks(texts: &[&str]) -> Vec<IpNet> {
         texts
@@ -80,7 +87,7 @@ mod tests {
             deny: networks(deny),
         };
         let address = address.parse().expect("an address");
-        rules.judge(SocketAddr::new(address, 50_000))
+        rules.judge(&SocketAddr::new(address, 50_000).into())
     }
 
     #[test]

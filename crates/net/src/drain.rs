@@ -1,9 +1,13 @@
 //! Ending a server in order: tell everyone, wait, then cut.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::Peer;
 
 /// A server's end. Cheap to clone; all clones are the same drain.
 ///
@@ -14,6 +18,51 @@ pub struct Drain {
     begun: CancellationToken,
     cut: CancellationToken,
     tasks: TaskTracker,
+    peers: Peers,
+}
+
+/// Who is served now. The lock is held for one change, never across an await.
+#[derive(Debug, Clone, Default)]
+struct Peers(Arc<Mutex<Present>>);
+
+#[derive(Debug, Default)]
+struct Present {
+    /// The number of the next one.
+    next: u64,
+    peers: HashMap<u64, Peer>,
+}
+
+/// One of the peers, who is gone when this is dropped.
+struct Attendance {
+    peers: Peers,
+    number: u64,
+}
+
+impl Peers {
+    fn lock(&self) -> MutexGuard<'_, Present> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(&self, peer: Peer) -> Attendance {
+        let mut present = self.lock();
+        let number = present.next;
+        present.next += 1;
+        present.peers.insert(number, peer);
+        Attendance {
+            peers: self.clone(),
+            number,
+        }
+    }
+
+    fn list(&self) -> Vec<Peer> {
+        self.lock().peers.values().cloned().collect()
+    }
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.peers.lock().peers.remove(&self.number);
+    }
 }
 
 impl Drain {
@@ -55,6 +104,18 @@ impl Drain {
         });
     }
 
+    /// The same for what serves a peer, who is named in the report if it is cut.
+    pub fn track_peer<F>(&self, peer: Peer, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let attendance = self.peers.admit(peer);
+        self.track(async move {
+            let _attendance = attendance;
+            future.await;
+        });
+    }
+
     /// Runs `future` as a task that the drain waits for even after the cut. It
     /// must end by itself soon once those it works for are gone: it is there to
     /// leave things tidy.
@@ -77,20 +138,30 @@ impl Drain {
         let in_time = tokio::time::timeout(patience, self.tasks.wait())
             .await
             .is_ok();
-        let cut = if in_time { 0 } else { self.tasks.len() };
+        let (cut, peers) = if in_time {
+            (0, Vec::new())
+        } else {
+            (self.tasks.len(), self.peers.list())
+        };
         self.cut();
         self.tasks.wait().await;
-        DrainReport { waiting, cut }
+        DrainReport {
+            waiting,
+            cut,
+            peers,
+        }
     }
 }
 
 /// What a drain did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrainReport {
     /// Tasks that ran when it began.
     pub waiting: usize,
     /// How many of them had to be cut at the deadline.
     pub cut: usize,
+    /// Whose connections were among those, in no order.
+    pub peers: Vec<Peer>,
 }
 
 #[cfg(test)]
@@ -105,10 +176,21 @@ mod tests {
             seen.begun().await;
             tokio::time::sleep(Duration::from_secs(5)).await;
         });
-        drain.track(std::future::pending());
+        let [patient, impatient] = ["192.0.2.1:1", "192.0.2.2:2"].map(|text| {
+            let address: std::net::SocketAddr = text.parse().expect("an address");
+            Peer::from(address)
+        });
+        let seen = drain.clone();
+        drain.track_peer(patient, async move { seen.begun().await });
+        drain.track_peer(impatient.clone(), std::future::pending());
         let started = tokio::time::Instant::now();
         let report = drain.finish(Duration::from_secs(30)).await;
-        assert_eq!(report, DrainReport { waiting: 2, cut: 1 });
+        let expected = DrainReport {
+            waiting: 3,
+            cut: 1,
+            peers: vec![impatient],
+        };
+        assert_eq!(report, expected);
         assert_eq!(started.elapsed(), Duration::from_secs(30));
         assert_eq!(drain.running(), 0);
     }

@@ -1,33 +1,44 @@
 //! A socket-server runtime that knows no protocol.
 //!
 //! ```text
-//! Endpoint ──bind──► Listener ──accept──► access hook ──► limits ──► StreamService::serve(Connection)
-//!                        ▲                                   │
-//!                      Drain ◄── begin / wait / cut          └─ refused: StreamService::refuse
+//! Endpoint ──bind──► Listener ──accept──► PROXY header ──► access hook ──► limits ──► StreamService::serve(Connection)
+//!                        ▲                                                    │
+//!                      Drain ◄── begin / wait / cut                           └─ refused: StreamService::refuse
 //! ```
 //!
-//! What is spoken on a connection is the service's business; this crate admits
+//! What is spoken on a connection is the service's business; a [`Server`] admits
 //! peers, counts them, hands over one [`Stream`] each, and ends them in order.
 //! A service may put TLS on its stream with a [`TlsServer`]; a client, with a [`TlsClient`].
 //! It depends on no other crate of the workspace.
 
-mod accept;
 mod access;
+mod bind;
+mod claim;
+mod concurrency;
 mod drain;
 mod endpoint;
+mod inherit;
 mod limit;
+mod peer;
+mod proxy;
+mod server;
 mod service;
 mod stream;
 mod tls;
 mod tls_client;
 mod tls_end;
 
-pub use accept::{AcceptOptions, serve};
 pub use access::{AccessHook, AddressRules, AllowAll, Verdict};
+pub use bind::{BindError, BindProblem, BoundEndpoint, DatagramSocket, EndpointOptions, Listener};
+pub use concurrency::Concurrency;
 pub use drain::{Drain, DrainReport};
-pub use endpoint::{BindError, BoundEndpoint, Endpoint, EndpointOptions, Listener};
+pub use endpoint::{Endpoint, EndpointError, UnixName};
+pub use inherit::{InheritError, Inherited, inherited};
 pub use limit::{ConnectionLimits, ConnectionSlot, ConnectionSlots, LimitReached};
-pub use service::{Connection, Refused, StreamService};
+pub use peer::{Credentials, Peer, UnixPeer};
+pub use proxy::{ProxyError, ProxyHeader, ProxyProgress, ProxyRules, parse_proxy, read_proxy};
+pub use server::{Refusing, Server};
+pub use service::{Connection, Failure, Proxied, Refused, ServiceError, StreamService};
 pub use stream::Stream;
 pub use tls::{
     BareEnd, ClientAuthorities, ForeignTickets, Joined, Resumption, TicketOwner, TlsOptions,

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
-use crate::TlsStream;
+use crate::{Endpoint, TlsStream};
 
 /// A connected byte stream, whatever carries it.
 #[derive(Debug)]
 pub enum Stream {
     /// A TCP connection without encryption.
     Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
     /// TLS on another stream. Boxed, so that a stream without it is no larger than its socket.
     Tls(Box<TlsStream>),
     /// A pipe within the process, for tests of services.
@@ -24,12 +26,27 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// The plain socket below, where content may be handed to the kernel
+    /// Connects to an endpoint for streams.
+    ///
+    /// # Errors
+    /// What the system says, and `InvalidInput` for an endpoint for datagrams.
+    pub async fn connect(endpoint: &Endpoint) -> io::Result<Self> {
+        match endpoint {
+            Endpoint::Tcp(address) => Ok(TcpStream::connect(address).await?.into()),
+            Endpoint::Unix(name) => Ok(UnixStream::connect(name.to_os_path()).await?.into()),
+            Endpoint::Udp(_) | Endpoint::UnixDatagram(_) => {
+                let text = format!("{endpoint} is for datagrams");
+                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+            }
+        }
+    }
+
+    /// The plain TCP socket below, where content may be handed to the kernel
     /// (`sendfile`, `splice`) without passing through this process.
     pub fn as_plain_socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(socket) => Some(socket),
-            Self::Tls(_) | Self::Memory(_) => None,
+            Self::Unix(_) | Self::Tls(_) | Self::Memory(_) => None,
         }
     }
 
@@ -37,7 +54,7 @@ impl Stream {
     pub fn as_tls(&self) -> Option<&TlsStream> {
         match self {
             Self::Tls(stream) => Some(stream),
-            Self::Tcp(_) | Self::Memory(_) => None,
+            Self::Tcp(_) | Self::Unix(_) | Self::Memory(_) => None,
         }
     }
 
@@ -50,7 +67,7 @@ impl Stream {
                 let _ = socket.set_nodelay(true);
             }
             Self::Tls(stream) => stream.below().set_nodelay(),
-            Self::Memory(_) => {}
+            Self::Unix(_) | Self::Memory(_) => {}
         }
     }
 
@@ -65,7 +82,7 @@ impl Stream {
                 let _ = SockRef::from(socket).set_linger(linger);
             }
             Self::Tls(stream) => stream.below().set_reset_on_drop(reset),
-            Self::Memory(_) => {}
+            Self::Unix(_) | Self::Memory(_) => {}
         }
     }
 
@@ -104,6 +121,12 @@ impl From<TcpStream> for Stream {
     }
 }
 
+impl From<UnixStream> for Stream {
+    fn from(socket: UnixStream) -> Self {
+        Self::Unix(socket)
+    }
+}
+
 impl From<DuplexStream> for Stream {
     fn from(pipe: DuplexStream) -> Self {
         Self::Memory(pipe)
@@ -127,6 +150,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
         }
@@ -141,6 +165,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
         }
@@ -149,6 +174,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
             Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
         }
@@ -157,6 +183,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }

@@ -23,7 +23,9 @@ use std::time::Duration;
 use tokio::io::duplex;
 use wharf_accounts::{LoginGuard, PlainLogin, ThrottleRules};
 use wharf_model::{NetworkSet, Refusal, Usage, VirtualPath};
-use wharf_net::{Connection, ConnectionLimits, ConnectionSlots, Drain, StreamService as _};
+use wharf_net::{
+    Connection, ConnectionLimits, ConnectionSlots, Drain, Endpoint, Peer, StreamService as _,
+};
 use wharf_server::door::{Door, DoorRules};
 use wharf_server::ftp::{DataNetwork, FtpConfig, FtpService, PassivePorts, Timeouts};
 use wharf_server::registry::Registry;
@@ -157,14 +159,20 @@ impl Setting {
         let service = Arc::new(FtpService::over(network, config, Arc::clone(&self.door)));
         let (control, theirs) = duplex(PIPE_BYTES);
         let here = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let peer = Peer::from(here(50_000));
         let connection = Connection {
             stream: theirs.into(),
-            peer: here(50_000),
-            local: here(21),
+            slot: self.slots.take(&peer).expect("two are free"),
+            peer,
+            local: Endpoint::Tcp(here(21)),
+            proxy: None,
             drain: self.drain.clone(),
-            slot: self.slots.take(here(0).ip()).expect("two are free"),
         };
-        Client::new(control, tokio::spawn(service.serve(connection)), pipes)
+        let session = tokio::spawn(async move {
+            let end = service.serve(connection).await;
+            end.expect("FTP tells its errors in replies");
+        });
+        Client::new(control, session, pipes)
     }
 
     /// What holds after every step.

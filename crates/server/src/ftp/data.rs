@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio_util::task::AbortOnDropHandle;
 use wharf_net::{
     BareEnd, Endpoint, EndpointOptions, ForeignTickets, Joined, Listener, Resumption, Stream,
@@ -53,8 +53,7 @@ impl DataNetwork for Sockets {
         local: SocketAddr,
         peer: IpAddr,
     ) -> io::Result<(SocketAddr, Connecting)> {
-        let listener = ports.bind(local)?;
-        let address = listener.local_address();
+        let (listener, address) = ports.bind(local)?;
         Ok((address, Box::pin(accept_from(listener, peer))))
     }
 
@@ -122,7 +121,7 @@ impl PassivePorts {
     ///
     /// # Errors
     /// The last one met when every port of the range is taken.
-    fn bind(&self, local: SocketAddr) -> io::Result<Listener> {
+    fn bind(&self, local: SocketAddr) -> io::Result<(Listener, SocketAddr)> {
         // The session has one peer, and it connects once.
         let options = EndpointOptions {
             backlog: 4,
@@ -133,8 +132,11 @@ impl PassivePorts {
             let mut address = local;
             address.set_port(port);
             match Listener::bind(Endpoint::Tcp(address), options) {
-                Ok(listener) => return Ok(listener),
-                Err(error) => taken = error.source,
+                Ok(listener) => {
+                    let address = listener.local_address().unwrap_or(address);
+                    return Ok((listener, address));
+                }
+                Err(error) => taken = error.into(),
             }
         }
         Err(taken)
@@ -222,9 +224,9 @@ impl DataChannel {
 /// transfer nor stop it (RFC 2577 §4).
 async fn accept_from(listener: Listener, peer: IpAddr) -> io::Result<Stream> {
     loop {
-        let (socket, address) = listener.accept().await?;
-        if address.ip().to_canonical() == peer {
-            return Ok(ready(socket));
+        let (stream, address) = listener.accept().await?;
+        if address.ip() == Some(peer) {
+            return Ok(stream);
         }
         tracing::warn!(stranger = %address, "data connection from another address than the control connection closed");
     }
@@ -285,19 +287,16 @@ async fn dial(local: SocketAddr, target: SocketAddr) -> io::Result<Stream> {
     let mut from = local;
     from.set_port(0);
     socket.bind(from)?;
-    Ok(ready(socket.connect(target).await?))
-}
-
-fn ready(socket: TcpStream) -> Stream {
-    let stream = Stream::from(socket);
+    let stream = Stream::from(socket.connect(target).await?);
     stream.set_nodelay();
-    stream
+    Ok(stream)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
+    use tokio::net::TcpStream;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -21,7 +21,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tracing::Instrument as _;
-use wharf_net::{BareEnd, Connection, Refused, Stream, StreamService, TlsServer};
+use wharf_net::{
+    BareEnd, Connection, Peer, Refused, ServiceError, Stream, StreamService, TlsServer,
+};
 
 pub use crate::ftp::data::{Connecting, DataNetwork, PassivePorts};
 
@@ -164,14 +166,19 @@ async fn deaf_to_a_kick(presence: &Presence) {
 }
 
 impl StreamService for FtpService {
-    async fn serve(self: Arc<Self>, connection: Connection) {
+    async fn serve(self: Arc<Self>, connection: Connection) -> Result<(), ServiceError> {
         let Connection {
             stream,
             peer,
             local,
             drain,
             slot,
+            ..
         } = connection;
+        // Data connections go to addresses, and Unix sockets have none.
+        let (Peer::Ip(peer), Some(local)) = (peer, local.socket_address()) else {
+            return Err("FTP needs TCP, and this is a Unix socket".into());
+        };
         let shared = self.shared();
         let live = shared.door.registry().enter(Protocol::Ftp, peer);
         let id = live.id();
@@ -191,6 +198,7 @@ impl StreamService for FtpService {
         }
         .instrument(span)
         .await;
+        Ok(())
     }
 
     async fn refuse(&self, mut stream: Stream, reason: Refused) {

@@ -16,7 +16,9 @@ use wharf_accounts::{
     PasswordPool, PlainLogin, SqliteStore, ThrottleRules,
 };
 use wharf_model::{NetworkSet, Refusal, Secret, Usage};
-use wharf_net::{Connection, ConnectionLimits, ConnectionSlots, Drain, StreamService as _};
+use wharf_net::{
+    Connection, ConnectionLimits, ConnectionSlots, Drain, Endpoint, StreamService as _,
+};
 use wharf_server::door::{Door, DoorRules, HomeOpener, HomeUnavailable};
 use wharf_server::ftp::{FtpConfig, FtpService, FtpTls, PassivePorts, Timeouts};
 use wharf_server::registry::Registry;
@@ -149,10 +151,11 @@ impl Setting {
         let peer: SocketAddr = peer.parse().expect("an address");
         let connection = Connection {
             stream: theirs.into(),
-            peer,
-            local: "127.0.0.1:21".parse().expect("an address"),
+            peer: peer.into(),
+            local: Endpoint::Tcp("127.0.0.1:21".parse().expect("an address")),
+            proxy: None,
             drain: Drain::new(),
-            slot: self.slots.take(peer.ip()).expect("free"),
+            slot: self.slots.take(&peer.into()).expect("free"),
         };
         tokio::spawn(Arc::clone(&self.service).serve(connection));
         Client {

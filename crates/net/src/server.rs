@@ -1,0 +1,913 @@
+//! The server for streams: accept, admit, count, hand over, survive.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use crate::concurrency::{Place, Places, caught};
+use crate::stream::canonical;
+use crate::{
+    AccessHook, AllowAll, Concurrency, Connection, ConnectionLimits, ConnectionSlots, Drain,
+    Endpoint, Failure, Listener, Peer, Proxied, ProxyHeader, ProxyRules, Refused, Stream,
+    StreamService, Verdict, read_proxy,
+};
+
+/// Serves streams: a service, and how its peers are treated. Cheap to clone.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wharf_net::{Connection, EndpointOptions, Listener, Server, ServiceError, StreamService};
+///
+/// struct Echo;
+///
+/// impl StreamService for Echo {
+///     async fn serve(self: Arc<Self>, mut connection: Connection) -> Result<(), ServiceError> {
+///         let (mut reader, mut writer) = tokio::io::split(&mut connection.stream);
+///         tokio::io::copy(&mut reader, &mut writer).await?;
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = Listener::bind("tcp:127.0.0.1:0".parse()?, EndpointOptions::default())?;
+/// let server = Server::new(Arc::new(Echo));
+/// let drain = server.drain();
+/// let serving = tokio::spawn(server.serve(listener));
+/// // Until somebody wants it to end:
+/// drain.finish(std::time::Duration::from_secs(5)).await;
+/// serving.await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Server<S> {
+    service: Arc<S>,
+    access: Arc<dyn AccessHook>,
+    slots: ConnectionSlots,
+    newcomers: bool,
+    refusing: Refusing,
+    places: Places,
+    drain: Drain,
+    deadline: Option<Duration>,
+    action: Option<Action>,
+    proxy: Option<Arc<ProxyGate>>,
+}
+
+/// What a peer that is not served gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Refusing {
+    /// What [`StreamService::refuse`] says, then the end.
+    #[default]
+    Told,
+    /// The end.
+    Dropped,
+}
+
+/// What is done from time to time.
+#[derive(Clone)]
+struct Action {
+    period: Duration,
+    act: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// The way in for what comes through proxies.
+struct ProxyGate {
+    rules: ProxyRules,
+    /// Bounds connections whose header has not come.
+    pending: Arc<Semaphore>,
+}
+
+/// Connections whose PROXY header has not come. Proxies are few and send it at once.
+const MAX_PENDING_HEADERS: usize = 1024;
+
+impl<S> Clone for Server<S> {
+    fn clone(&self) -> Self {
+        Self {
+            service: Arc::clone(&self.service),
+            access: Arc::clone(&self.access),
+            slots: self.slots.clone(),
+            newcomers: self.newcomers,
+            refusing: self.refusing,
+            places: self.places.clone(),
+            drain: self.drain.clone(),
+            deadline: self.deadline,
+            action: self.action.clone(),
+            proxy: self.proxy.clone(),
+        }
+    }
+}
+
+impl<S: StreamService> Server<S> {
+    /// A server for everyone, with tasks, a thousand connections, and a drain of its own.
+    pub fn new(service: Arc<S>) -> Self {
+        Self {
+            service,
+            access: Arc::new(AllowAll),
+            slots: ConnectionSlots::new(ConnectionLimits::default()),
+            newcomers: false,
+            refusing: Refusing::default(),
+            places: Concurrency::default().into(),
+            drain: Drain::new(),
+            deadline: None,
+            action: None,
+            proxy: None,
+        }
+    }
+
+    /// Judges each peer before anything of the service is read.
+    #[must_use]
+    pub fn with_access(mut self, access: Arc<dyn AccessHook>) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// Counts connections; servers with the same slots have their limits in common.
+    #[must_use]
+    pub fn with_slots(mut self, slots: ConnectionSlots) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// Has connections count as newcomers until their service settles their
+    /// slot; without this, they are settled from the start.
+    #[must_use]
+    pub fn with_newcomers(mut self) -> Self {
+        self.newcomers = true;
+        self
+    }
+
+    /// Chooses what a peer that is not served gets.
+    #[must_use]
+    pub fn refusing(mut self, refusing: Refusing) -> Self {
+        self.refusing = refusing;
+        self
+    }
+
+    /// Chooses how connections are served beside each other.
+    #[must_use]
+    pub fn with_concurrency(mut self, concurrency: Concurrency) -> Self {
+        self.places = concurrency.into();
+        self
+    }
+
+    /// Ends with `drain`, which may end other servers too.
+    #[must_use]
+    pub fn with_drain(mut self, drain: Drain) -> Self {
+        self.drain = drain;
+        self
+    }
+
+    /// Ends each connection at the latest so long after it was admitted.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Calls `act` once a `period` while the server accepts. It runs on the
+    /// accept loop: it must not block.
+    #[must_use]
+    pub fn with_action(mut self, period: Duration, act: impl Fn() + Send + Sync + 'static) -> Self {
+        self.action = Some(Action {
+            period,
+            act: Arc::new(act),
+        });
+        self
+    }
+
+    /// Serves only what comes through proxies that send a PROXY header first.
+    #[must_use]
+    pub fn behind_proxies(mut self, rules: ProxyRules) -> Self {
+        self.proxy = Some(Arc::new(ProxyGate {
+            rules,
+            pending: Arc::new(Semaphore::new(MAX_PENDING_HEADERS)),
+        }));
+        self
+    }
+
+    /// The server's end.
+    pub fn drain(&self) -> Drain {
+        self.drain.clone()
+    }
+
+    /// The server's count of connections.
+    pub fn slots(&self) -> ConnectionSlots {
+        self.slots.clone()
+    }
+
+    /// Accepts until the drain begins. Connections are tasks of the drain's:
+    /// they may outlast this future, and dropping it leaves them running.
+    ///
+    /// An error of `accept(2)` never ends the loop: what concerns one peer is
+    /// passed over, and what the whole machine lacks (descriptors, memory) is
+    /// waited for, from 10 ms doubling to 1 s.
+    pub async fn serve(self, listener: Listener) {
+        self.accept_all(&listener).await;
+    }
+
+    /// Serves `count` connections to their ends, or until the drain begins.
+    /// Peers that are refused do not count. Dropping the future stops
+    /// accepting and leaves connections running.
+    pub async fn serve_some(&self, listener: &Listener, count: usize) {
+        let (ticket, mut ends) = mpsc::unbounded_channel();
+        let (mut open, mut served) = (0, 0);
+        let mut accepting = Accepting::new(self);
+        while served < count {
+            tokio::select! {
+                biased;
+                () = self.drain.begun() => return,
+                Some(was_served) = ends.recv() => {
+                    open -= 1;
+                    served += usize::from(was_served);
+                }
+                accepted = accepting.next(listener), if served + open < count => {
+                    open += 1;
+                    self.welcome(accepted, Some(Ticket::new(&ticket)));
+                }
+            }
+        }
+    }
+
+    async fn accept_all(&self, listener: &Listener) {
+        let mut accepting = Accepting::new(self);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.drain.begun() => return,
+                accepted = accepting.next(listener) => self.welcome(accepted, None),
+            }
+        }
+    }
+
+    /// Takes in what was accepted: through the proxy's header, where there is one.
+    fn welcome(&self, accepted: Accepted, ticket: Option<Ticket>) {
+        let arrival = Arrival {
+            stream: accepted.stream,
+            peer: accepted.peer,
+            local: accepted.local,
+            proxy: None,
+            place: accepted.place,
+            ticket,
+        };
+        let Some(gate) = &self.proxy else {
+            return self.admit(arrival);
+        };
+        let peer = &arrival.peer;
+        if !gate.rules.trusts(peer) {
+            tracing::warn!(%peer, "connection refused: not from a proxy that is trusted");
+            return self.refuse(arrival, Refused::Access);
+        }
+        let Ok(pending) = Arc::clone(&gate.pending).try_acquire_owned() else {
+            tracing::warn!(%peer, "connection closed: too many PROXY headers have not come");
+            return;
+        };
+        let server = self.clone();
+        let deadline = gate.rules.deadline;
+        self.drain.track(async move {
+            if let Some(arrival) = announced(arrival, deadline, pending).await {
+                server.admit(arrival);
+            }
+        });
+    }
+
+    /// Serves the peer, if the access hook and the limits let it in.
+    fn admit(&self, arrival: Arrival) {
+        let peer = &arrival.peer;
+        let refused = match self.access.judge(peer) {
+            Verdict::Admit => None,
+            Verdict::Refuse => Some(Refused::Access),
+            Verdict::RefuseForNow => Some(Refused::AccessForNow),
+        };
+        if let Some(reason) = refused {
+            let for_now = reason == Refused::AccessForNow;
+            tracing::info!(%peer, for_now, "connection refused by the access rules");
+            return self.refuse(arrival, reason);
+        }
+        match self.slots.take(peer) {
+            Ok(slot) => self.launch(arrival, slot),
+            Err(limit) => {
+                tracing::warn!(%peer, %limit, "connection refused");
+                self.refuse(arrival, Refused::Limit(limit));
+            }
+        }
+    }
+
+    fn launch(&self, arrival: Arrival, slot: crate::ConnectionSlot) {
+        let Arrival {
+            stream,
+            peer,
+            local,
+            proxy,
+            place,
+            ticket,
+        } = arrival;
+        if !self.newcomers {
+            slot.settle();
+        }
+        let dismissed = slot.dismissed();
+        let connection = Connection {
+            stream,
+            peer: peer.clone(),
+            local,
+            proxy,
+            drain: self.drain.clone(),
+            slot,
+        };
+        let service = Arc::clone(&self.service);
+        let deadline = self.deadline;
+        let places = self.places.clone();
+        self.drain.track_peer(peer.clone(), async move {
+            let reporting = Arc::clone(&service);
+            let serving = supervise(service, connection, deadline);
+            let work = {
+                let peer = peer.clone();
+                async move {
+                    tokio::select! {
+                        biased;
+                        () = dismissed => tracing::info!(%peer, "connection closed in favour of a newer one"),
+                        () = serving => {}
+                    }
+                }
+            };
+            if let Err(error) = places.run(work).await {
+                reporting.failed(&peer, &Failure::NoThread(error));
+            }
+            drop(place);
+            if let Some(ticket) = ticket {
+                ticket.served();
+            }
+        });
+    }
+
+    /// Tells a peer in a task of its own, so that one that does not read cannot hold up the loop.
+    fn refuse(&self, arrival: Arrival, reason: Refused) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        if self.refusing == Refusing::Dropped {
+            return;
+        }
+        let service = Arc::clone(&self.service);
+        self.drain.track(async move {
+            let telling = caught(service.refuse(arrival.stream, reason));
+            let _ = tokio::time::timeout(PATIENCE, telling).await;
+        });
+    }
+}
+
+/// Serves one connection, and tells the service how that failed.
+async fn supervise<S: StreamService>(
+    service: Arc<S>,
+    connection: Connection,
+    deadline: Option<Duration>,
+) {
+    let peer = connection.peer.clone();
+    let serving = caught(Arc::clone(&service).serve(connection));
+    let end = match deadline {
+        None => serving.await,
+        Some(deadline) => match tokio::time::timeout(deadline, serving).await {
+            Ok(end) => end,
+            Err(_) => return service.failed(&peer, &Failure::Deadline(deadline)),
+        },
+    };
+    match end {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => service.failed(&peer, &Failure::Error(error)),
+        Err(message) => service.failed(&peer, &Failure::Panic(message)),
+    }
+}
+
+/// A connection on its way in.
+struct Arrival {
+    stream: Stream,
+    peer: Peer,
+    local: Endpoint,
+    proxy: Option<Proxied>,
+    place: Place,
+    ticket: Option<Ticket>,
+}
+
+/// The arrival as its PROXY header announces it.
+async fn announced(
+    mut arrival: Arrival,
+    deadline: Duration,
+    _pending: OwnedSemaphorePermit,
+) -> Option<Arrival> {
+    let peer = &arrival.peer;
+    match tokio::time::timeout(deadline, read_proxy(&mut arrival.stream)).await {
+        Ok(Ok(ProxyHeader::Own)) => {}
+        Ok(Ok(ProxyHeader::Announced {
+            source,
+            destination,
+        })) => {
+            let by = std::mem::replace(&mut arrival.peer, source.into());
+            let destination = canonical(destination);
+            arrival.proxy = Some(Proxied { by, destination });
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%peer, %error, "connection closed: no PROXY header can be read");
+            return None;
+        }
+        Err(_) => {
+            tracing::warn!(%peer, ?deadline, "connection closed: no PROXY header has come");
+            return None;
+        }
+    }
+    Some(arrival)
+}
+
+/// One of the connections that [`Server::serve_some`] waits for.
+struct Ticket {
+    end: mpsc::UnboundedSender<bool>,
+    served: bool,
+}
+
+impl Ticket {
+    fn new(end: &mpsc::UnboundedSender<bool>) -> Self {
+        Self {
+            end: end.clone(),
+            served: false,
+        }
+    }
+
+    fn served(mut self) {
+        self.served = true;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let _ = self.end.send(self.served);
+    }
+}
+
+/// The accept loop: connections, and the periodic action beside them.
+struct Accepting {
+    arrivals: Arrivals,
+    action: Option<DueAction>,
+}
+
+/// The periodic action, and when it is due.
+type DueAction = (Interval, Arc<dyn Fn() + Send + Sync>);
+
+impl Accepting {
+    fn new<S>(server: &Server<S>) -> Self {
+        let action = server.action.as_ref().map(|action| {
+            let first = Instant::now() + action.period;
+            let mut interval = tokio::time::interval_at(first, action.period);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            (interval, Arc::clone(&action.act))
+        });
+        let arrivals = Arrivals {
+            places: server.places.clone(),
+            place: None,
+            backoff: Backoff::new(),
+            resume: None,
+        };
+        Self { arrivals, action }
+    }
+
+    /// The next connection. Dropping the future loses none.
+    async fn next(&mut self, listener: &Listener) -> Accepted {
+        let Self { arrivals, action } = self;
+        loop {
+            tokio::select! {
+                biased;
+                () = act(action) => {}
+                accepted = arrivals.next(listener) => return accepted,
+            }
+        }
+    }
+}
+
+async fn act(action: &mut Option<DueAction>) {
+    match action {
+        Some((interval, act)) => {
+            interval.tick().await;
+            act();
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// What has come over a listener; it keeps what a dropped future had got so far.
+struct Arrivals {
+    places: Places,
+    place: Option<Place>,
+    backoff: Backoff,
+    /// Accepting goes on then, after an error.
+    resume: Option<Instant>,
+}
+
+struct Accepted {
+    stream: Stream,
+    peer: Peer,
+    local: Endpoint,
+    place: Place,
+}
+
+impl Arrivals {
+    /// The next connection, once there is a place for it. Dropping the future loses none.
+    async fn next(&mut self, listener: &Listener) -> Accepted {
+        loop {
+            if let Some(resume) = self.resume {
+                tokio::time::sleep_until(resume).await;
+                self.resume = None;
+            }
+            if self.place.is_none() {
+                self.place = Some(self.places.take().await);
+            }
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    self.backoff = Backoff::new();
+                    // The peer may be gone already.
+                    let Some(local) = local_end(&stream, listener) else {
+                        continue;
+                    };
+                    leave_urgent_bytes_inline(&stream);
+                    return Accepted {
+                        stream,
+                        peer,
+                        local,
+                        place: self.place.take().flatten(),
+                    };
+                }
+                Err(error) if concerns_one_peer(&error) => {}
+                Err(error) => {
+                    let pause = self.backoff.next();
+                    let listener = listener.endpoint();
+                    tracing::warn!(%listener, %error, ?pause, "cannot accept for now");
+                    self.resume = Some(Instant::now() + pause);
+                }
+            }
+        }
+    }
+}
+
+fn local_end(stream: &Stream, listener: &Listener) -> Option<Endpoint> {
+    match stream.as_plain_socket() {
+        Some(socket) => socket.local_addr().ok().map(canonical).map(Endpoint::Tcp),
+        None => Some(listener.endpoint().clone()),
+    }
+}
+
+/// Urgent bytes stay where they were sent; a service that reads on past their
+/// mark ([`Stream::read_at_once`]) sees one stream.
+fn leave_urgent_bytes_inline(stream: &Stream) {
+    if let Some(socket) = stream.as_plain_socket() {
+        let _ = SockRef::from(socket).set_out_of_band_inline(true);
+    }
+}
+
+/// Errors of a connection that broke before it was accepted; see accept(2), "Error handling".
+fn concerns_one_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::TimedOut
+    )
+}
+
+struct Backoff(Duration);
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    fn new() -> Self {
+        Self(Self::FIRST)
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(Self::LONGEST);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ConnectionLimits, EndpointOptions, ServiceError};
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    /// Echoes, and says `full` to those it cannot serve.
+    struct Echo;
+
+    impl StreamService for Echo {
+        async fn serve(self: Arc<Self>, mut connection: Connection) -> Result<(), ServiceError> {
+            let (mut reader, mut writer) = tokio::io::split(&mut connection.stream);
+            tokio::io::copy(&mut reader, &mut writer).await?;
+            Ok(())
+        }
+
+        async fn refuse(&self, mut stream: Stream, _reason: Refused) {
+            let _ = stream.write_all(b"full").await;
+        }
+    }
+
+    fn listen(endpoint: &str) -> Listener {
+        let endpoint = endpoint.parse().expect("an endpoint");
+        Listener::bind(endpoint, EndpointOptions::default()).expect("free")
+    }
+
+    fn slots(per_address: usize) -> ConnectionSlots {
+        ConnectionSlots::new(ConnectionLimits {
+            total: 10,
+            per_address,
+            newcomers_per_network: per_address,
+        })
+    }
+
+    fn start<S: StreamService>(endpoint: &str, server: Server<S>) -> Endpoint {
+        let listener = listen(endpoint);
+        let endpoint = listener.endpoint().clone();
+        tokio::spawn(server.serve(listener));
+        endpoint
+    }
+
+    async fn echoes(stream: &mut Stream) {
+        stream.write_all(b"x").await.expect("writes");
+        assert_eq!(stream.read_u8().await.expect("is echoed"), b'x');
+    }
+
+    async fn connect(endpoint: &Endpoint) -> Stream {
+        Stream::connect(endpoint).await.expect("connects")
+    }
+
+    async fn told(mut stream: Stream) -> String {
+        let mut told = String::new();
+        stream.read_to_string(&mut told).await.expect("reads");
+        told
+    }
+
+    #[tokio::test]
+    async fn a_peer_over_the_limit_is_told_and_the_others_are_served() {
+        let server = Server::new(Arc::new(Echo)).with_slots(slots(1));
+        let endpoint = start("tcp:127.0.0.1:0", server);
+        let mut first = connect(&endpoint).await;
+        echoes(&mut first).await;
+        assert_eq!(told(connect(&endpoint).await).await, "full");
+        echoes(&mut first).await;
+    }
+
+    #[tokio::test]
+    async fn a_peer_over_the_limit_is_dropped_where_that_is_chosen() {
+        let server = Server::new(Arc::new(Echo))
+            .with_slots(slots(1))
+            .refusing(Refusing::Dropped);
+        let endpoint = start("tcp:127.0.0.1:0", server);
+        let mut first = connect(&endpoint).await;
+        echoes(&mut first).await;
+        assert_eq!(told(connect(&endpoint).await).await, "");
+    }
+
+    #[tokio::test]
+    async fn the_oldest_newcomer_is_closed_in_favour_of_the_next() {
+        // Ten places, so five newcomers.
+        let server = Server::new(Arc::new(Echo))
+            .with_slots(slots(10))
+            .with_newcomers();
+        let endpoint = start("tcp:127.0.0.1:0", server);
+        let mut peers = Vec::new();
+        for _ in 0..6 {
+            let mut peer = connect(&endpoint).await;
+            echoes(&mut peer).await;
+            peers.push(peer);
+        }
+        assert_eq!(peers[0].read(&mut [0]).await.ok(), Some(0));
+        for peer in &mut peers[1..] {
+            echoes(peer).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn without_newcomers_all_places_are_for_everyone() {
+        let server = Server::new(Arc::new(Echo)).with_slots(slots(10));
+        let endpoint = start("tcp:127.0.0.1:0", server);
+        let mut peers = Vec::new();
+        for _ in 0..10 {
+            peers.push(connect(&endpoint).await);
+        }
+        for peer in &mut peers {
+            echoes(peer).await;
+        }
+        assert_eq!(told(connect(&endpoint).await).await, "full");
+    }
+
+    #[tokio::test]
+    async fn both_families_are_served_on_one_dual_stack_endpoint() {
+        let endpoint = start("tcp:[::]:0", Server::new(Arc::new(Echo)));
+        let port = endpoint.socket_address().expect("of TCP").port();
+        for host in ["127.0.0.1", "::1"] {
+            let target = SocketAddr::new(host.parse().expect("an address"), port);
+            echoes(&mut connect(&Endpoint::Tcp(target)).await).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_for_ipv6_alone_leaves_the_port_of_ipv4() {
+        let options = EndpointOptions {
+            only_v6: true,
+            ..EndpointOptions::default()
+        };
+        let endpoint = "tcp:[::]:0".parse().expect("an endpoint");
+        let listener = Listener::bind(endpoint, options).expect("free");
+        let port = listener.local_address().expect("of TCP").port();
+        let v4 = TcpStream::connect(("127.0.0.1", port)).await;
+        assert_eq!(
+            v4.expect_err("nobody is there").kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+    }
+
+    #[tokio::test]
+    async fn draining_refuses_new_connections_and_cuts_old_ones_at_the_deadline() {
+        let server = Server::new(Arc::new(Echo));
+        let drain = server.drain();
+        let endpoint = start("tcp:127.0.0.1:0", server);
+        let mut peer = TcpStream::connect(endpoint.socket_address().expect("of TCP"))
+            .await
+            .expect("connects");
+        peer.write_all(b"x").await.expect("writes");
+        assert_eq!(peer.read_u8().await.expect("is echoed"), b'x');
+        let report = drain.finish(Duration::ZERO).await;
+        assert_eq!(report.cut, 1);
+        let ours = peer.local_addr().expect("an address");
+        assert_eq!(report.peers, [Peer::from(ours)]);
+        assert_eq!(peer.read(&mut [0]).await.ok(), Some(0));
+    }
+
+    #[test]
+    fn the_pause_doubles_up_to_a_second() {
+        let mut backoff = Backoff::new();
+        let pauses: Vec<u128> = (0..9).map(|_| backoff.next().as_millis()).collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    }
+
+    #[tokio::test]
+    async fn as_many_connections_as_asked_for_are_served_to_their_ends() {
+        for endpoint in ["tcp:127.0.0.1:0", "unix:@wharf-net-serve-some"] {
+            let listener = listen(endpoint);
+            let target = listener.endpoint().clone();
+            let server = Server::new(Arc::new(Echo)).with_access(Arc::new(refuse_second()));
+            let serving = tokio::spawn(async move {
+                server.serve_some(&listener, 2).await;
+                listener
+            });
+            let mut first = connect(&target).await;
+            echoes(&mut first).await;
+            // Refused, so it does not count.
+            assert_eq!(told(connect(&target).await).await, "full");
+            let mut third = connect(&target).await;
+            echoes(&mut third).await;
+            assert!(!serving.is_finished());
+            drop((first, third));
+            let listener = serving.await.expect("no panic");
+            // Nobody accepts a fourth, who waits in the kernel's queue.
+            let _fourth = connect(&target).await;
+            drop(listener);
+        }
+    }
+
+    fn refuse_second() -> impl Fn(&Peer) -> Verdict {
+        let count = AtomicUsize::new(0);
+        move |_: &Peer| match count.fetch_add(1, Ordering::Relaxed) {
+            1 => Verdict::Refuse,
+            _ => Verdict::Admit,
+        }
+    }
+
+    /// Fails as the peer asks, and tells the failures.
+    struct Failing(mpsc::UnboundedSender<String>);
+
+    impl StreamService for Failing {
+        async fn serve(self: Arc<Self>, mut connection: Connection) -> Result<(), ServiceError> {
+            match connection.stream.read_u8().await? {
+                b'p' => panic!("asked to"),
+                b'e' => Err("an error".into()),
+                _ => std::future::pending().await,
+            }
+        }
+
+        fn failed(&self, _peer: &Peer, failure: &Failure) {
+            self.0.send(failure.to_string()).expect("is awaited");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_ends_its_own_connection_and_is_told_to_the_service() {
+        for concurrency in [Concurrency::Tasks, Concurrency::Threads { most: 9 }] {
+            let (failing, mut failures) = mpsc::unbounded_channel();
+            let server = Server::new(Arc::new(Failing(failing)))
+                .with_concurrency(concurrency)
+                .with_deadline(Duration::from_millis(200));
+            let endpoint = start("tcp:127.0.0.1:0", server);
+            for (asked, expected) in [
+                (b"p", "the service panicked: asked to"),
+                (b"e", "the service ended with an error: an error"),
+                (b"d", "the service took longer than 200ms"),
+            ] {
+                let mut stream = connect(&endpoint).await;
+                stream.write_all(asked).await.expect("writes");
+                assert_eq!(told(stream).await, "");
+                assert_eq!(failures.recv().await.as_deref(), Some(expected));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_action_is_called_once_a_period_while_the_server_accepts() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&count);
+        let server = Server::new(Arc::new(Echo)).with_action(Duration::from_secs(10), move || {
+            counting.fetch_add(1, Ordering::Relaxed);
+        });
+        let drain = server.drain();
+        start("tcp:127.0.0.1:0", server);
+        tokio::time::sleep(Duration::from_secs(35)).await;
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+        drain.begin();
+        tokio::time::sleep(Duration::from_secs(35)).await;
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+    }
+
+    /// Says who it sees, and through whom.
+    struct WhoAmI;
+
+    impl StreamService for WhoAmI {
+        async fn serve(self: Arc<Self>, mut connection: Connection) -> Result<(), ServiceError> {
+            let Connection { peer, proxy, .. } = &connection;
+            let to = proxy.as_ref().map(|proxy| proxy.destination);
+            let text = format!("{} {to:?} ", peer.ip().expect("of TCP"));
+            connection.stream.write_all(text.as_bytes()).await?;
+            let mut rest = [0; 4];
+            connection.stream.read_exact(&mut rest).await?;
+            connection.stream.write_all(&rest).await?;
+            Ok(())
+        }
+
+        async fn refuse(&self, mut stream: Stream, reason: Refused) {
+            let _ = stream.write_all(format!("{reason:?}").as_bytes()).await;
+        }
+    }
+
+    fn behind(proxies: &str) -> Server<WhoAmI> {
+        let rules = ProxyRules::new(vec![proxies.parse().expect("a network")]);
+        let deny = vec!["203.0.113.0/24".parse().expect("a network")];
+        Server::new(Arc::new(WhoAmI))
+            .behind_proxies(rules)
+            .with_access(Arc::new(crate::AddressRules {
+                allow: Vec::new(),
+                deny,
+            }))
+    }
+
+    #[tokio::test]
+    async fn behind_a_proxy_the_peer_is_the_one_that_it_announces() {
+        let endpoint = start("tcp:127.0.0.1:0", behind("127.0.0.0/8"));
+        for (header, expected) in [
+            (
+                "PROXY TCP4 192.0.2.7 198.51.100.2 50000 21\r\nUSER",
+                "192.0.2.7 Some(198.51.100.2:21) USER",
+            ),
+            ("PROXY UNKNOWN\r\nUSER", "127.0.0.1 None USER"),
+            // Access hook and limits judge whom it announces.
+            ("PROXY TCP4 203.0.113.7 198.51.100.2 50000 21\r\n", "Access"),
+        ] {
+            let mut stream = connect(&endpoint).await;
+            stream.write_all(header.as_bytes()).await.expect("writes");
+            assert_eq!(told(stream).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_sends_something_else_is_closed_and_nobody_else_may_send_a_header() {
+        let endpoint = start("tcp:127.0.0.1:0", behind("127.0.0.0/8"));
+        let mut stream = connect(&endpoint).await;
+        stream.write_all(b"U").await.expect("writes");
+        assert_eq!(told(stream).await, "");
+
+        let endpoint = start("tcp:127.0.0.1:0", behind("192.0.2.0/24"));
+        assert_eq!(told(connect(&endpoint).await).await, "Access");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_sends_no_header_is_closed_at_the_deadline() {
+        let endpoint = start("tcp:127.0.0.1:0", behind("127.0.0.0/8"));
+        let started = Instant::now();
+        assert_eq!(told(connect(&endpoint).await).await, "");
+        assert_eq!(started.elapsed().as_secs(), 5);
+    }
+}
