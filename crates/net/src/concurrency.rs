@@ -41,8 +41,19 @@ pub(crate) type Place = Option<OwnedSemaphorePermit>;
 
 impl From<Concurrency> for Places {
     fn from(concurrency: Concurrency) -> Self {
+        Self::new(concurrency, None)
+    }
+}
+
+impl Places {
+    /// With so many tasks at most.
+    pub(crate) fn bounded(concurrency: Concurrency, most_tasks: usize) -> Self {
+        Self::new(concurrency, Some(most_tasks))
+    }
+
+    fn new(concurrency: Concurrency, most_tasks: Option<usize>) -> Self {
         let (most, on_threads) = match concurrency {
-            Concurrency::Tasks => (None, false),
+            Concurrency::Tasks => (most_tasks, false),
             Concurrency::Serial => (Some(1), false),
             Concurrency::Threads { most } => (Some(most), true),
         };
@@ -53,9 +64,7 @@ impl From<Concurrency> for Places {
             on_threads,
         }
     }
-}
 
-impl Places {
     /// Waits for a free place. Dropping the future takes none.
     pub(crate) async fn take(&self) -> Place {
         match &self.free {
@@ -120,5 +129,84 @@ fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
         text.clone()
     } else {
         "no message".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    fn places(most: usize) -> Places {
+        Concurrency::Threads { most }.into()
+    }
+
+    #[tokio::test]
+    async fn services_that_block_run_beside_each_other_on_threads() {
+        let places = places(3);
+        // Each waits for the other two: on one thread none would end.
+        let barrier = Arc::new(Barrier::new(3));
+        let work = |barrier: &Arc<Barrier>| {
+            let barrier = Arc::clone(barrier);
+            async move {
+                barrier.wait();
+            }
+        };
+        let (one, two, three) = tokio::join!(
+            places.run(work(&barrier)),
+            places.run(work(&barrier)),
+            places.run(work(&barrier)),
+        );
+        for end in [one, two, three] {
+            end.expect("a thread");
+        }
+    }
+
+    #[tokio::test]
+    async fn there_are_as_many_places_as_were_asked_for_and_one_at_least() {
+        for (concurrency, most) in [
+            (Concurrency::Serial, 1),
+            (Concurrency::Threads { most: 0 }, 1),
+            (Concurrency::Threads { most: 3 }, 3),
+        ] {
+            let places = Places::from(concurrency);
+            let mut taken = Vec::new();
+            for _ in 0..most {
+                taken.push(places.take().await);
+            }
+            let mut next = pin!(places.take());
+            assert!(poll_once(next.as_mut()).is_pending());
+            taken.pop();
+            assert!(poll_once(next.as_mut()).is_ready());
+        }
+    }
+
+    fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+    }
+
+    #[tokio::test]
+    async fn work_on_a_thread_is_dropped_with_the_future_that_waits_for_it() {
+        struct Told(Option<oneshot::Sender<()>>);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                let _ = self.0.take().expect("once").send(());
+            }
+        }
+        let (dropped, told) = oneshot::channel();
+        let (started, running) = oneshot::channel();
+        let waiting = tokio::spawn(async move {
+            let told = Told(Some(dropped));
+            places(1)
+                .run(async move {
+                    let _told = told;
+                    let _ = started.send(());
+                    std::future::pending::<()>().await;
+                })
+                .await
+        });
+        running.await.expect("it starts");
+        waiting.abort();
+        told.await.expect("it is dropped");
     }
 }

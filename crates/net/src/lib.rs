@@ -11,16 +11,19 @@
 //! A service may put TLS on its stream with a [`TlsServer`]; a client, with a [`TlsClient`].
 //! It depends on no other crate of the workspace.
 
+mod accept;
 mod access;
 mod bind;
 mod claim;
 mod concurrency;
+mod datagram;
 mod drain;
 mod endpoint;
 mod inherit;
 mod limit;
 mod peer;
 mod proxy;
+mod rate;
 mod server;
 mod service;
 mod stream;
@@ -31,12 +34,14 @@ mod tls_end;
 pub use access::{AccessHook, AddressRules, AllowAll, Verdict};
 pub use bind::{BindError, BindProblem, BoundEndpoint, DatagramSocket, EndpointOptions, Listener};
 pub use concurrency::Concurrency;
+pub use datagram::{Datagram, DatagramCounts, DatagramServer, DatagramService};
 pub use drain::{Drain, DrainReport};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
 pub use inherit::{InheritError, Inherited, inherited};
 pub use limit::{ConnectionLimits, ConnectionSlot, ConnectionSlots, LimitReached};
 pub use peer::{Credentials, Peer, UnixPeer};
 pub use proxy::{ProxyError, ProxyHeader, ProxyProgress, ProxyRules, parse_proxy, read_proxy};
+pub use rate::{Rate, RateLimits};
 pub use server::{Refusing, Server};
 pub use service::{Connection, Failure, Proxied, Refused, ServiceError, StreamService};
 pub use stream::Stream;

@@ -48,7 +48,7 @@ impl ConnectionLimits {
 
 /// Whom connections are counted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Origin {
+pub(crate) enum Origin {
     Address(IpAddr),
     /// Of this machine, by number.
     User(u32),
@@ -57,7 +57,7 @@ enum Origin {
 }
 
 impl Origin {
-    fn of(peer: &Peer) -> Self {
+    pub(crate) fn of(peer: &Peer) -> Self {
         match (peer, peer.credentials()) {
             (Peer::Ip(address), _) => Self::Address(address.ip().to_canonical()),
             (Peer::Unix(_), Some(credentials)) => Self::User(credentials.uid),
@@ -66,7 +66,7 @@ impl Origin {
     }
 
     /// An IPv4 address, or the first address of an IPv6 address's /64.
-    fn network(self) -> Self {
+    pub(crate) fn network(self) -> Self {
         match self {
             Self::Address(IpAddr::V6(v6)) => {
                 let [a, b, c, d, ..] = v6.segments();
@@ -261,6 +261,9 @@ pub enum LimitReached {
     /// [`ConnectionLimits::newcomers_per_network`].
     #[error("too many connections from one network that have not shown who they are")]
     Newcomers,
+    /// [`Server::with_rates`](crate::Server::with_rates).
+    #[error("connections come too often")]
+    Rate,
 }
 
 #[cfg(test)]

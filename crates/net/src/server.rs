@@ -1,19 +1,19 @@
 //! The server for streams: accept, admit, count, hand over, survive.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::accept::{Action, Arrivals, Pacing, Ticket, Work, take_in};
 use crate::concurrency::{Place, Places, caught};
+use crate::rate::Throttle;
 use crate::stream::canonical;
 use crate::{
     AccessHook, AllowAll, Concurrency, Connection, ConnectionLimits, ConnectionSlots, Drain,
-    Endpoint, Failure, Listener, Peer, Proxied, ProxyHeader, ProxyRules, Refused, Stream,
-    StreamService, Verdict, read_proxy,
+    Endpoint, Failure, LimitReached, Listener, Peer, Proxied, ProxyHeader, ProxyRules, RateLimits,
+    Refused, Stream, StreamService, Verdict, read_proxy,
 };
 
 /// Serves streams: a service, and how its peers are treated. Cheap to clone.
@@ -49,6 +49,7 @@ pub struct Server<S> {
     access: Arc<dyn AccessHook>,
     slots: ConnectionSlots,
     newcomers: bool,
+    rates: Arc<Throttle>,
     refusing: Refusing,
     places: Places,
     drain: Drain,
@@ -65,13 +66,6 @@ pub enum Refusing {
     Told,
     /// The end.
     Dropped,
-}
-
-/// What is done from time to time.
-#[derive(Clone)]
-struct Action {
-    period: Duration,
-    act: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// The way in for what comes through proxies.
@@ -91,6 +85,7 @@ impl<S> Clone for Server<S> {
             access: Arc::clone(&self.access),
             slots: self.slots.clone(),
             newcomers: self.newcomers,
+            rates: Arc::clone(&self.rates),
             refusing: self.refusing,
             places: self.places.clone(),
             drain: self.drain.clone(),
@@ -109,6 +104,7 @@ impl<S: StreamService> Server<S> {
             access: Arc::new(AllowAll),
             slots: ConnectionSlots::new(ConnectionLimits::default()),
             newcomers: false,
+            rates: Arc::new(Throttle::new(RateLimits::default())),
             refusing: Refusing::default(),
             places: Concurrency::default().into(),
             drain: Drain::new(),
@@ -137,6 +133,13 @@ impl<S: StreamService> Server<S> {
     #[must_use]
     pub fn with_newcomers(mut self) -> Self {
         self.newcomers = true;
+        self
+    }
+
+    /// Bounds how often connections may come.
+    #[must_use]
+    pub fn with_rates(mut self, rates: RateLimits) -> Self {
+        self.rates = Arc::new(Throttle::new(rates));
         self
     }
 
@@ -206,53 +209,36 @@ impl<S: StreamService> Server<S> {
     /// passed over, and what the whole machine lacks (descriptors, memory) is
     /// waited for, from 10 ms doubling to 1 s.
     pub async fn serve(self, listener: Listener) {
-        self.accept_all(&listener).await;
+        self.take_in(&listener, None).await;
     }
 
     /// Serves `count` connections to their ends, or until the drain begins.
     /// Peers that are refused do not count. Dropping the future stops
     /// accepting and leaves connections running.
     pub async fn serve_some(&self, listener: &Listener, count: usize) {
-        let (ticket, mut ends) = mpsc::unbounded_channel();
-        let (mut open, mut served) = (0, 0);
-        let mut accepting = Accepting::new(self);
-        while served < count {
-            tokio::select! {
-                biased;
-                () = self.drain.begun() => return,
-                Some(was_served) = ends.recv() => {
-                    open -= 1;
-                    served += usize::from(was_served);
-                }
-                accepted = accepting.next(listener), if served + open < count => {
-                    open += 1;
-                    self.welcome(accepted, Some(Ticket::new(&ticket)));
-                }
-            }
-        }
+        self.take_in(listener, Some(count)).await;
     }
 
-    async fn accept_all(&self, listener: &Listener) {
-        let mut accepting = Accepting::new(self);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.drain.begun() => return,
-                accepted = accepting.next(listener) => self.welcome(accepted, None),
-            }
-        }
+    async fn take_in(&self, listener: &Listener, count: Option<usize>) {
+        let mut connections = Connections {
+            listener,
+            pacing: Pacing::new(self.places.clone()),
+        };
+        let action = self.action.as_ref();
+        take_in(
+            &mut connections,
+            count,
+            action,
+            &self.drain,
+            |arrival, ticket| {
+                self.welcome(Arrival { ticket, ..arrival });
+            },
+        )
+        .await;
     }
 
     /// Takes in what was accepted: through the proxy's header, where there is one.
-    fn welcome(&self, accepted: Accepted, ticket: Option<Ticket>) {
-        let arrival = Arrival {
-            stream: accepted.stream,
-            peer: accepted.peer,
-            local: accepted.local,
-            proxy: None,
-            place: accepted.place,
-            ticket,
-        };
+    fn welcome(&self, arrival: Arrival) {
         let Some(gate) = &self.proxy else {
             return self.admit(arrival);
         };
@@ -287,6 +273,10 @@ impl<S: StreamService> Server<S> {
             tracing::info!(%peer, for_now, "connection refused by the access rules");
             return self.refuse(arrival, reason);
         }
+        if !self.rates.admit(peer) {
+            tracing::warn!(%peer, "connection refused: they come too often");
+            return self.refuse(arrival, Refused::Limit(LimitReached::Rate));
+        }
         match self.slots.take(peer) {
             Ok(slot) => self.launch(arrival, slot),
             Err(limit) => {
@@ -318,29 +308,26 @@ impl<S: StreamService> Server<S> {
             slot,
         };
         let service = Arc::clone(&self.service);
-        let deadline = self.deadline;
-        let places = self.places.clone();
-        self.drain.track_peer(peer.clone(), async move {
-            let reporting = Arc::clone(&service);
-            let serving = supervise(service, connection, deadline);
-            let work = {
-                let peer = peer.clone();
-                async move {
-                    tokio::select! {
-                        biased;
-                        () = dismissed => tracing::info!(%peer, "connection closed in favour of a newer one"),
-                        () = serving => {}
+        let serving = Arc::clone(&service);
+        let seen = peer.clone();
+        let work = Work {
+            peer,
+            serving: async move {
+                tokio::select! {
+                    biased;
+                    () = dismissed => {
+                        tracing::info!(peer = %seen, "connection closed in favour of a newer one");
+                        Ok(())
                     }
+                    end = serving.serve(connection) => end,
                 }
-            };
-            if let Err(error) = places.run(work).await {
-                reporting.failed(&peer, &Failure::NoThread(error));
-            }
-            drop(place);
-            if let Some(ticket) = ticket {
-                ticket.served();
-            }
-        });
+            },
+            failed: move |peer: &Peer, failure: &Failure| service.failed(peer, failure),
+            deadline: self.deadline,
+            place,
+            ticket,
+        };
+        work.launch(self.places.clone(), &self.drain);
     }
 
     /// Tells a peer in a task of its own, so that one that does not read cannot hold up the loop.
@@ -354,28 +341,6 @@ impl<S: StreamService> Server<S> {
             let telling = caught(service.refuse(arrival.stream, reason));
             let _ = tokio::time::timeout(PATIENCE, telling).await;
         });
-    }
-}
-
-/// Serves one connection, and tells the service how that failed.
-async fn supervise<S: StreamService>(
-    service: Arc<S>,
-    connection: Connection,
-    deadline: Option<Duration>,
-) {
-    let peer = connection.peer.clone();
-    let serving = caught(Arc::clone(&service).serve(connection));
-    let end = match deadline {
-        None => serving.await,
-        Some(deadline) => match tokio::time::timeout(deadline, serving).await {
-            Ok(end) => end,
-            Err(_) => return service.failed(&peer, &Failure::Deadline(deadline)),
-        },
-    };
-    match end {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => service.failed(&peer, &Failure::Error(error)),
-        Err(message) => service.failed(&peer, &Failure::Panic(message)),
     }
 }
 
@@ -418,129 +383,36 @@ async fn announced(
     Some(arrival)
 }
 
-/// One of the connections that [`Server::serve_some`] waits for.
-struct Ticket {
-    end: mpsc::UnboundedSender<bool>,
-    served: bool,
+/// What comes over a listener.
+struct Connections<'a> {
+    listener: &'a Listener,
+    pacing: Pacing,
 }
 
-impl Ticket {
-    fn new(end: &mpsc::UnboundedSender<bool>) -> Self {
-        Self {
-            end: end.clone(),
-            served: false,
-        }
-    }
+impl Arrivals for Connections<'_> {
+    type Item = Arrival;
 
-    fn served(mut self) {
-        self.served = true;
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let _ = self.end.send(self.served);
-    }
-}
-
-/// The accept loop: connections, and the periodic action beside them.
-struct Accepting {
-    arrivals: Arrivals,
-    action: Option<DueAction>,
-}
-
-/// The periodic action, and when it is due.
-type DueAction = (Interval, Arc<dyn Fn() + Send + Sync>);
-
-impl Accepting {
-    fn new<S>(server: &Server<S>) -> Self {
-        let action = server.action.as_ref().map(|action| {
-            let first = Instant::now() + action.period;
-            let mut interval = tokio::time::interval_at(first, action.period);
-            interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-            (interval, Arc::clone(&action.act))
-        });
-        let arrivals = Arrivals {
-            places: server.places.clone(),
-            place: None,
-            backoff: Backoff::new(),
-            resume: None,
-        };
-        Self { arrivals, action }
-    }
-
-    /// The next connection. Dropping the future loses none.
-    async fn next(&mut self, listener: &Listener) -> Accepted {
-        let Self { arrivals, action } = self;
+    async fn next(&mut self) -> Arrival {
         loop {
-            tokio::select! {
-                biased;
-                () = act(action) => {}
-                accepted = arrivals.next(listener) => return accepted,
-            }
-        }
-    }
-}
-
-async fn act(action: &mut Option<DueAction>) {
-    match action {
-        Some((interval, act)) => {
-            interval.tick().await;
-            act();
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// What has come over a listener; it keeps what a dropped future had got so far.
-struct Arrivals {
-    places: Places,
-    place: Option<Place>,
-    backoff: Backoff,
-    /// Accepting goes on then, after an error.
-    resume: Option<Instant>,
-}
-
-struct Accepted {
-    stream: Stream,
-    peer: Peer,
-    local: Endpoint,
-    place: Place,
-}
-
-impl Arrivals {
-    /// The next connection, once there is a place for it. Dropping the future loses none.
-    async fn next(&mut self, listener: &Listener) -> Accepted {
-        loop {
-            if let Some(resume) = self.resume {
-                tokio::time::sleep_until(resume).await;
-                self.resume = None;
-            }
-            if self.place.is_none() {
-                self.place = Some(self.places.take().await);
-            }
-            match listener.accept().await {
+            self.pacing.ready().await;
+            match self.listener.accept().await {
                 Ok((stream, peer)) => {
-                    self.backoff = Backoff::new();
+                    self.pacing.succeeded();
                     // The peer may be gone already.
-                    let Some(local) = local_end(&stream, listener) else {
+                    let Some(local) = local_end(&stream, self.listener) else {
                         continue;
                     };
                     leave_urgent_bytes_inline(&stream);
-                    return Accepted {
+                    return Arrival {
                         stream,
                         peer,
                         local,
-                        place: self.place.take().flatten(),
+                        proxy: None,
+                        place: self.pacing.take_place(),
+                        ticket: None,
                     };
                 }
-                Err(error) if concerns_one_peer(&error) => {}
-                Err(error) => {
-                    let pause = self.backoff.next();
-                    let listener = listener.endpoint();
-                    tracing::warn!(%listener, %error, ?pause, "cannot accept for now");
-                    self.resume = Some(Instant::now() + pause);
-                }
+                Err(error) => self.pacing.failed(&error, self.listener.endpoint()),
             }
         }
     }
@@ -561,46 +433,17 @@ fn leave_urgent_bytes_inline(stream: &Stream) {
     }
 }
 
-/// Errors of a connection that broke before it was accepted; see accept(2), "Error handling".
-fn concerns_one_peer(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::TimedOut
-    )
-}
-
-struct Backoff(Duration);
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(10);
-    const LONGEST: Duration = Duration::from_secs(1);
-
-    fn new() -> Self {
-        Self(Self::FIRST)
-    }
-
-    fn next(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = (pause * 2).min(Self::LONGEST);
-        pause
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ConnectionLimits, EndpointOptions, ServiceError};
+    use crate::{EndpointOptions, Rate, ServiceError};
+    use std::io;
     use std::net::SocketAddr;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
 
     /// Echoes, and says `full` to those it cannot serve.
     struct Echo;
@@ -671,6 +514,43 @@ mod tests {
         let mut first = connect(&endpoint).await;
         echoes(&mut first).await;
         assert_eq!(told(connect(&endpoint).await).await, "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_connects_too_often_is_told_until_it_has_waited() {
+        let rate = Rate {
+            per_second: 1,
+            burst: 2,
+        };
+        let server = Server::new(Arc::new(Echo)).with_rates(RateLimits {
+            total: None,
+            per_peer: Some(rate),
+        });
+        let endpoint = start("tcp:127.0.0.1:0", server);
+        for _ in 0..2 {
+            echoes(&mut connect(&endpoint).await).await;
+        }
+        assert_eq!(told(connect(&endpoint).await).await, "full");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        echoes(&mut connect(&endpoint).await).await;
+    }
+
+    #[tokio::test]
+    async fn a_serial_server_serves_the_next_one_when_the_first_has_left() {
+        let server = Server::new(Arc::new(Echo)).with_concurrency(Concurrency::Serial);
+        let slots = server.slots();
+        let endpoint = start("tcp:127.0.0.1:0", server);
+        let mut first = connect(&endpoint).await;
+        echoes(&mut first).await;
+        let mut second = connect(&endpoint).await;
+        second.write_all(b"y").await.expect("writes");
+        // It waits in the kernel's queue while the first is served.
+        for _ in 0..10 {
+            echoes(&mut first).await;
+        }
+        assert_eq!(slots.total(), 1);
+        drop(first);
+        assert_eq!(second.read_u8().await.expect("is echoed"), b'y');
     }
 
     #[tokio::test]
@@ -747,13 +627,6 @@ mod tests {
         let ours = peer.local_addr().expect("an address");
         assert_eq!(report.peers, [Peer::from(ours)]);
         assert_eq!(peer.read(&mut [0]).await.ok(), Some(0));
-    }
-
-    #[test]
-    fn the_pause_doubles_up_to_a_second() {
-        let mut backoff = Backoff::new();
-        let pauses: Vec<u128> = (0..9).map(|_| backoff.next().as_millis()).collect();
-        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
     }
 
     #[tokio::test]

@@ -94,6 +94,7 @@ pub(crate) fn reply_to_refused_connection(reason: Refused) -> Reply {
         Refused::Limit(LimitReached::Newcomers) => {
             "Too many connections from your address that have not logged in; try again later."
         }
+        Refused::Limit(LimitReached::Rate) => "Connections come too often; try again later.",
         Refused::Access => "Connections from your address are not served.",
         Refused::AccessForNow => BANNED,
     };
