@@ -20,6 +20,8 @@ mod concurrency;
 mod datagram;
 mod drain;
 mod endpoint;
+#[cfg(feature = "framing")]
+mod framing;
 mod inherit;
 mod limit;
 mod peer;
@@ -40,6 +42,8 @@ pub use concurrency::Concurrency;
 pub use datagram::{Datagram, DatagramCounts, DatagramServer, DatagramService};
 pub use drain::{Drain, DrainReport};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
+#[cfg(feature = "framing")]
+pub use framing::{Frame, FrameCodec, FrameError};
 pub use inherit::{InheritError, Inherited, inherited};
 pub use limit::{ConnectionLimits, ConnectionSlot, ConnectionSlots, LimitReached};
 pub use peer::{Credentials, Peer, UnixPeer};
