@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use crate::accept::{Action, Arrivals, Pacing, Ticket, Work, take_in};
 use crate::concurrency::{Place, Places};
 use crate::rate::Throttle;
 use crate::{
-    AccessHook, AllowAll, Concurrency, DatagramSocket, Drain, Endpoint, Failure, Peer, RateLimits,
-    ServiceError, Verdict,
+    AccessHook, AllowAll, BindError, BoundEndpoint, Concurrency, DatagramSocket, Drain, Endpoint,
+    Failure, Peer, RateLimits, ServiceError, Verdict,
 };
 
 /// One datagram, and the way back to its sender.
@@ -182,6 +184,16 @@ impl<S: DatagramService> DatagramServer<S> {
     /// may outlast this future, and dropping it leaves them running.
     pub async fn serve(self, socket: DatagramSocket) {
         self.take_in(&Arc::new(socket), None).await;
+    }
+
+    /// Serves in a task of its own, which ends when the drain begins. Must be
+    /// called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BindError`], which names the endpoint: it is for streams, or the runtime cannot watch it.
+    pub fn start(self, bound: BoundEndpoint) -> Result<JoinHandle<()>, BindError> {
+        let socket = bound.datagram_socket()?;
+        Ok(tokio::spawn(self.serve(socket)))
     }
 
     /// Answers `count` datagrams, or until the drain begins. What is dropped

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 use crate::accept::{Action, Arrivals, Pacing, Ticket, Work, take_in};
 use crate::concurrency::{Place, Places, caught};
 use crate::rate::Throttle;
 use crate::stream::canonical;
 use crate::{
-    AccessHook, AllowAll, Concurrency, Connection, ConnectionLimits, ConnectionSlots, Drain,
-    Endpoint, Failure, LimitReached, Listener, Peer, Proxied, ProxyHeader, ProxyRules, RateLimits,
-    Refused, Stream, StreamService, Verdict, read_proxy,
+    AccessHook, AllowAll, BindError, BoundEndpoint, Concurrency, Connection, ConnectionLimits,
+    ConnectionSlots, Drain, Endpoint, Failure, LimitReached, Listener, Peer, Proxied, ProxyHeader,
+    ProxyRules, RateLimits, Refused, Stream, StreamService, Verdict, read_proxy,
 };
 
 /// Serves streams: a service, and how its peers are treated. Cheap to clone.
@@ -210,6 +211,16 @@ impl<S: StreamService> Server<S> {
     /// waited for, from 10 ms doubling to 1 s.
     pub async fn serve(self, listener: Listener) {
         self.take_in(&listener, None).await;
+    }
+
+    /// Serves in a task of its own, which ends when the drain begins. Must be
+    /// called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BindError`], which names the endpoint: it is for datagrams, or the runtime cannot watch it.
+    pub fn start(self, bound: BoundEndpoint) -> Result<JoinHandle<()>, BindError> {
+        let listener = bound.listener()?;
+        Ok(tokio::spawn(self.serve(listener)))
     }
 
     /// Serves `count` connections to their ends, or until the drain begins.
