@@ -2,6 +2,7 @@
 //! common: places, pauses after errors, the periodic action, and an end.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,10 +164,11 @@ impl Pacing {
 }
 
 /// What is done for one peer, and who hears how it failed.
-pub(crate) struct Work<F, H> {
+pub(crate) struct Work<H> {
     pub(crate) peer: Peer,
-    /// What the service does.
-    pub(crate) serving: F,
+    /// What the service does. Boxed, for each future around it would hold it
+    /// twice: as what it was given and as what it awaits.
+    pub(crate) serving: Serving,
     /// Hears how it failed.
     pub(crate) failed: H,
     pub(crate) deadline: Option<Duration>,
@@ -174,9 +176,11 @@ pub(crate) struct Work<F, H> {
     pub(crate) ticket: Option<Ticket>,
 }
 
-impl<F, H> Work<F, H>
+/// What a service does for one peer.
+pub(crate) type Serving = Pin<Box<dyn Future<Output = Result<(), ServiceError>> + Send>>;
+
+impl<H> Work<H>
 where
-    F: Future<Output = Result<(), ServiceError>> + Send + 'static,
     H: Fn(&Peer, &Failure) + Send + Clone + 'static,
 {
     /// Does it as a task of the drain's.
@@ -208,10 +212,7 @@ where
     }
 }
 
-async fn supervised<F>(serving: F, deadline: Option<Duration>) -> Result<(), Failure>
-where
-    F: Future<Output = Result<(), ServiceError>>,
-{
+async fn supervised(serving: Serving, deadline: Option<Duration>) -> Result<(), Failure> {
     let serving = caught(serving);
     let end = match deadline {
         None => serving.await,

@@ -254,7 +254,7 @@ impl<S: DatagramService> DatagramServer<S> {
         let answering = Arc::clone(&service);
         let work = Work {
             peer,
-            serving: async move { answering.answer(datagram).await },
+            serving: Box::pin(async move { answering.answer(datagram).await }),
             failed: move |peer: &Peer, failure: &Failure| service.failed(peer, failure),
             deadline: self.deadline,
             place,

@@ -323,7 +323,7 @@ impl<S: StreamService> Server<S> {
         let seen = peer.clone();
         let work = Work {
             peer,
-            serving: async move {
+            serving: Box::pin(async move {
                 tokio::select! {
                     biased;
                     () = dismissed => {
@@ -332,7 +332,7 @@ impl<S: StreamService> Server<S> {
                     }
                     end = serving.serve(connection) => end,
                 }
-            },
+            }),
             failed: move |peer: &Peer, failure: &Failure| service.failed(peer, failure),
             deadline: self.deadline,
             place,
