@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::Interest;
 use tokio::net::{TcpListener, UdpSocket, UnixDatagram, UnixListener};
 
 use crate::claim::{self, Claim};
@@ -368,7 +369,10 @@ impl DatagramSocket {
             }
             (DatagramKind::Unix(socket), Peer::Unix(peer)) => {
                 let name = peer.name.as_ref().ok_or_else(no_way_back)?;
-                socket.send_to(content, name.to_os_path()).await?;
+                let address = name.to_socket_address()?;
+                // The runtime's own way takes paths alone, and an abstract name is none.
+                let send = || SockRef::from(socket).send_to(content, &address);
+                socket.async_io(Interest::WRITABLE, send).await?;
             }
             _ => return Err(no_way_back()),
         }
@@ -845,9 +849,12 @@ mod tests {
     async fn datagrams_find_their_way_back() {
         let directory = tempfile::tempdir().expect("a directory");
         let at = |name: &str| format!("unixgram:{}", directory.path().join(name).display());
+        let abstract_name =
+            |name: &str| format!("unixgram:@wharf-net-{name}-{}", std::process::id());
         let pairs = [
             ("udp:[::]:0".to_owned(), "udp:127.0.0.1:0".to_owned()),
             (at("server"), at("client")),
+            (abstract_name("server"), abstract_name("client")),
         ];
         for (server, client) in pairs {
             let [server, client] =

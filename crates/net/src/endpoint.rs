@@ -197,7 +197,11 @@ impl UnixName {
         }
     }
 
-    fn to_socket_address(&self) -> io::Result<SockAddr> {
+    /// What the system calls it.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub(crate) fn to_socket_address(&self) -> io::Result<SockAddr> {
         SockAddr::unix(self.to_os_path())
     }
 }
