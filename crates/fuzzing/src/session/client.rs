@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use wharf_net::Stream;
 use wharf_proto::ftp::reply::{Reply, ReplyCode, ReplyDecoder};
-use wharf_server::ftp::{Connecting, DataNetwork, PassivePorts};
+use wharf_server::ftp::{Connecting, DataNetwork, Ends, PassivePorts};
 
 use super::{PIPE_BYTES, TRANSFER_PATIENCE};
 
@@ -215,19 +215,14 @@ impl Pipes {
 
 /// The network of a client whose pipes are these.
 impl DataNetwork for Pipes {
-    fn listen(
-        &self,
-        _ports: &PassivePorts,
-        local: SocketAddr,
-        _peer: IpAddr,
-    ) -> io::Result<(SocketAddr, Connecting)> {
+    fn listen(&self, _ports: &PassivePorts, ends: Ends) -> io::Result<(SocketAddr, Connecting)> {
         let (sender, receiver) = oneshot::channel();
         self.lock().listening = Some(sender);
         let connecting = async { receiver.await.map_err(io::Error::other) };
-        Ok((local, Box::pin(connecting)))
+        Ok((ends.local, Box::pin(connecting)))
     }
 
-    fn dial(&self, _local: SocketAddr, _target: SocketAddr) -> Connecting {
+    fn dial(&self, _ends: Ends, _target: SocketAddr) -> Connecting {
         let mut state = self.lock();
         if std::mem::take(&mut state.refuses) {
             return Box::pin(ready(Err(io::ErrorKind::ConnectionRefused.into())));

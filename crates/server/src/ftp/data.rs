@@ -2,7 +2,8 @@
 //!
 //! Invariant: the other end of a data connection is the other end of the
 //! control connection, whichever side connects. With TLS it shows that by
-//! resuming the control connection's session.
+//! resuming the control connection's session. What comes from the proxy of the
+//! control connection says in a header of its own whose it is.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -15,8 +16,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 use tokio_util::task::AbortOnDropHandle;
 use wharf_net::{
-    BareEnd, Endpoint, EndpointOptions, ForeignTickets, Joined, Listener, Resumption, Stream,
-    TicketOwner, TlsServer,
+    BareEnd, Endpoint, EndpointOptions, ForeignTickets, Joined, Listener, ProxyHeader, Resumption,
+    Stream, TicketOwner, TlsServer, read_proxy,
 };
 
 use crate::ftp::DataBinding;
@@ -24,20 +25,42 @@ use crate::ftp::DataBinding;
 /// Where data connections come from: sockets, or pipes where whole sessions
 /// are tested within the process.
 pub trait DataNetwork: Send + Sync + 'static {
-    /// Opens a port of `ports` on the address that `local` has. The address it
-    /// has then, and the first connection from `peer`; dropping that future closes the port.
+    /// Opens a port of `ports` on our address of `ends`. The address it has
+    /// then, and the first connection from the peer; dropping that future closes the port.
     ///
     /// # Errors
     /// No port of the range is free.
-    fn listen(
-        &self,
-        ports: &PassivePorts,
-        local: SocketAddr,
-        peer: IpAddr,
-    ) -> io::Result<(SocketAddr, Connecting)>;
+    fn listen(&self, ports: &PassivePorts, ends: Ends) -> io::Result<(SocketAddr, Connecting)>;
 
-    /// Connects from the address that `local` has to `target`.
-    fn dial(&self, local: SocketAddr, target: SocketAddr) -> Connecting;
+    /// Connects from our address of `ends` to `target`.
+    fn dial(&self, ends: Ends, target: SocketAddr) -> Connecting;
+}
+
+/// The ends of a control connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// The client; behind a proxy, as the proxy announced it.
+    pub peer: SocketAddr,
+    /// Our end of the socket.
+    pub local: SocketAddr,
+    /// The proxy between them.
+    pub proxy: Option<Between>,
+}
+
+/// A proxy that passed a control connection on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Between {
+    /// Where it connects from.
+    pub address: IpAddr,
+    /// Where the client connected to.
+    pub destination: SocketAddr,
+}
+
+impl Ends {
+    /// Where the client connected to.
+    pub fn dialled(&self) -> SocketAddr {
+        self.proxy.map_or(self.local, |proxy| proxy.destination)
+    }
 }
 
 /// A connection that is on its way.
@@ -47,18 +70,13 @@ pub type Connecting = BoxFuture<'static, io::Result<Stream>>;
 pub(crate) struct Sockets;
 
 impl DataNetwork for Sockets {
-    fn listen(
-        &self,
-        ports: &PassivePorts,
-        local: SocketAddr,
-        peer: IpAddr,
-    ) -> io::Result<(SocketAddr, Connecting)> {
-        let (listener, address) = ports.bind(local)?;
-        Ok((address, Box::pin(accept_from(listener, peer))))
+    fn listen(&self, ports: &PassivePorts, ends: Ends) -> io::Result<(SocketAddr, Connecting)> {
+        let (listener, address) = ports.bind(ends.local)?;
+        Ok((address, Box::pin(accept_from(listener, ends))))
     }
 
-    fn dial(&self, local: SocketAddr, target: SocketAddr) -> Connecting {
-        Box::pin(dial(local, target))
+    fn dial(&self, ends: Ends, target: SocketAddr) -> Connecting {
+        Box::pin(dial(ends.local, target))
     }
 }
 
@@ -105,8 +123,7 @@ pub(crate) struct Passive {
 /// What it takes to connect to the client.
 pub(crate) struct Active {
     network: Arc<dyn DataNetwork>,
-    /// Our end of the control connection.
-    local: SocketAddr,
+    ends: Ends,
     target: SocketAddr,
     tls: Option<DataTls>,
 }
@@ -155,7 +172,7 @@ impl PassivePorts {
 }
 
 impl DataChannel {
-    /// Opens a passive listener beside the control connection's own address
+    /// Opens a passive listener beside our end of the control connection
     /// and returns the address it has. It waits at most `patience` for the
     /// connection. The handshake of `tls` begins with it: some clients make it before they
     /// send the command, others only once 150 has come.
@@ -165,12 +182,11 @@ impl DataChannel {
     pub(crate) fn listen(
         network: &dyn DataNetwork,
         ports: &PassivePorts,
-        local: SocketAddr,
-        peer: IpAddr,
+        ends: Ends,
         patience: Duration,
         tls: Option<DataTls>,
     ) -> io::Result<(Self, SocketAddr)> {
-        let (address, connecting) = network.listen(ports, local, peer)?;
+        let (address, connecting) = network.listen(ports, ends)?;
         let accepting = tokio::spawn(async move {
             let stream = tokio::time::timeout(patience, connecting)
                 .await
@@ -181,17 +197,16 @@ impl DataChannel {
         Ok((Self::Passive(Passive { accepting }), address))
     }
 
-    /// Connects to `target`, once a transfer needs it, from the address that
-    /// `local`, our end of the control connection, has.
+    /// Connects to `target`, once a transfer needs it, from our end of the control connection.
     pub(crate) fn dial(
         network: Arc<dyn DataNetwork>,
-        local: SocketAddr,
+        ends: Ends,
         target: SocketAddr,
         tls: Option<DataTls>,
     ) -> Self {
         Self::Active(Active {
             network,
-            local,
+            ends,
             target,
             tls,
         })
@@ -208,7 +223,7 @@ impl DataChannel {
                 Self::Unset => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
                 Self::Passive(passive) => passive.accepting.await.map_err(io::Error::other)?,
                 Self::Active(active) => {
-                    let stream = active.network.dial(active.local, active.target).await?;
+                    let stream = active.network.dial(active.ends, active.target).await?;
                     secure(stream, active.tls).await
                 }
             }
@@ -219,18 +234,40 @@ impl DataChannel {
     }
 }
 
-/// Accepts the first connection whose other end is `peer`. Strangers are
+/// Accepts the first connection whose other end is the peer. Strangers are
 /// closed and passed over, so that one who is faster can neither take the
 /// transfer nor stop it (RFC 2577 §4).
-async fn accept_from(listener: Listener, peer: IpAddr) -> io::Result<Stream> {
+async fn accept_from(listener: Listener, ends: Ends) -> io::Result<Stream> {
+    let peer = ends.peer.ip().to_canonical();
     loop {
-        let (stream, address) = listener.accept().await?;
-        if address.ip() == Some(peer) {
+        let (mut stream, address) = listener.accept().await?;
+        let other_end = match address.ip() {
+            Some(proxy) if ends.proxy.is_some_and(|between| between.address == proxy) => {
+                announced(&mut stream).await
+            }
+            other => other,
+        };
+        if other_end == Some(peer) {
             return Ok(stream);
         }
         tracing::warn!(stranger = %address, "data connection from another address than the control connection closed");
     }
 }
+
+/// Whose data connection a proxy passes on, if it says so in time.
+async fn announced(stream: &mut Stream) -> Option<IpAddr> {
+    match tokio::time::timeout(HEADER_PATIENCE, read_proxy(stream)).await {
+        Ok(Ok(ProxyHeader::Announced { source, .. })) => Some(source.ip().to_canonical()),
+        Ok(Ok(ProxyHeader::Own)) | Err(_) => None,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "no PROXY header came first on a data connection from the proxy");
+            None
+        }
+    }
+}
+
+/// How long a proxy's header may take, as on the control connection.
+const HEADER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Makes the handshake, as the server whichever side has connected (RFC 4217 §7).
 async fn secure(stream: Stream, tls: Option<DataTls>) -> Result<Stream, ConnectError> {
@@ -286,7 +323,10 @@ async fn dial(local: SocketAddr, target: SocketAddr) -> io::Result<Stream> {
     // RFC 959 §3.2 wants port 20 here, which needs root and buys nothing.
     let mut from = local;
     from.set_port(0);
-    socket.bind(from)?;
+    // Behind a proxy the client may be of the other family.
+    if from.is_ipv4() == target.is_ipv4() {
+        socket.bind(from)?;
+    }
     let stream = Stream::from(socket.connect(target).await?);
     stream.set_nodelay();
     Ok(stream)
@@ -300,45 +340,81 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    fn loopback() -> SocketAddr {
-        "127.0.0.1:0".parse().expect("an address")
+    fn at(address: &str) -> SocketAddr {
+        address.parse().expect("an address")
+    }
+
+    fn ends(peer: &str, local: &str) -> Ends {
+        let (peer, local) = (at(peer), at(local));
+        Ends {
+            peer,
+            local,
+            proxy: None,
+        }
+    }
+
+    fn listen(ends: Ends, patience: Duration) -> (DataChannel, SocketAddr) {
+        DataChannel::listen(&Sockets, &PassivePorts(0..=0), ends, patience, None).expect("a port")
+    }
+
+    async fn connect_from(source: &str, port: u16) -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(at(source)).expect("binds");
+        let target = SocketAddr::new(at("127.0.0.1:0").ip(), port);
+        socket.connect(target).await.expect("connects")
     }
 
     #[tokio::test]
     async fn a_stranger_is_closed_and_the_control_peer_still_gets_in() {
-        let (channel, address) = DataChannel::listen(
-            &Sockets,
-            &PassivePorts(0..=0),
-            "0.0.0.0:0".parse().expect("an address"),
-            "127.0.0.2".parse().expect("an address"),
-            PATIENCE,
-            None,
-        )
-        .expect("a port");
-        let target = SocketAddr::new("127.0.0.1".parse().expect("an address"), address.port());
-        let mut stranger = TcpStream::connect(target).await.expect("connects");
+        let (channel, address) = listen(ends("127.0.0.2:4000", "0.0.0.0:0"), PATIENCE);
+        let mut stranger = connect_from("127.0.0.1:0", address.port()).await;
         assert_eq!(stranger.read(&mut [0]).await.expect("is closed"), 0);
-
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket
-            .bind("127.0.0.2:0".parse().expect("an address"))
-            .expect("binds");
-        let _peer = socket.connect(target).await.expect("connects");
+        let _peer = connect_from("127.0.0.2:0", address.port()).await;
         assert!(channel.connect(PATIENCE).await.is_ok());
     }
 
     #[tokio::test]
+    async fn what_the_proxy_brings_is_judged_by_whom_it_announces() {
+        let behind = Ends {
+            proxy: Some(Between {
+                address: at("127.0.0.3:0").ip(),
+                destination: at("198.51.100.1:21"),
+            }),
+            ..ends("192.0.2.7:4000", "0.0.0.0:0")
+        };
+        let (channel, address) = listen(behind, PATIENCE);
+        for stranger in [
+            "PROXY TCP4 192.0.2.8 198.51.100.1 9 9\r\n",
+            "no header at all\r\n",
+        ] {
+            let mut connection = connect_from("127.0.0.3:0", address.port()).await;
+            connection
+                .write_all(stranger.as_bytes())
+                .await
+                .expect("sent");
+            let ended = connection.read(&mut [0]).await;
+            assert!(matches!(ended, Ok(0) | Err(_)), "{stranger}");
+        }
+        // Nobody else may announce anything.
+        let mut liar = connect_from("127.0.0.4:0", address.port()).await;
+        let _ = liar
+            .write_all(b"PROXY TCP4 192.0.2.7 198.51.100.1 9 9\r\n")
+            .await;
+        assert!(matches!(liar.read(&mut [0]).await, Ok(0) | Err(_)));
+
+        let mut honest = connect_from("127.0.0.3:0", address.port()).await;
+        let header_and_content = b"PROXY TCP4 192.0.2.7 198.51.100.1 9 9\r\ncontent";
+        honest.write_all(header_and_content).await.expect("sent");
+        honest.shutdown().await.expect("ended");
+        let mut stream = channel.connect(PATIENCE).await.expect("the peer's");
+        let mut content = Vec::new();
+        stream.read_to_end(&mut content).await.expect("read");
+        assert_eq!(content, b"content");
+    }
+
+    #[tokio::test]
     async fn dropping_a_passive_channel_closes_its_port() {
-        let peer = loopback().ip();
-        let (channel, address) = DataChannel::listen(
-            &Sockets,
-            &PassivePorts(0..=0),
-            loopback(),
-            peer,
-            PATIENCE,
-            None,
-        )
-        .expect("a port");
+        let (channel, address) = listen(ends("127.0.0.1:4000", "127.0.0.1:0"), PATIENCE);
         drop(channel);
         // The task ends at its next poll; the port is free once it has.
         while TcpStream::connect(address).await.is_ok() {
@@ -356,20 +432,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_never_connects_times_out() {
-        let peer = loopback().ip();
-        let (channel, _address) = DataChannel::listen(
-            &Sockets,
-            &PassivePorts(0..=0),
-            loopback(),
-            peer,
-            Duration::from_secs(30),
-            None,
-        )
-        .expect("a port");
-        let error = channel
-            .connect(Duration::from_secs(30))
-            .await
-            .expect_err("nobody");
+        let patience = Duration::from_secs(30);
+        let (channel, _address) = listen(ends("127.0.0.1:4000", "127.0.0.1:0"), patience);
+        let error = channel.connect(patience).await.expect_err("nobody");
         assert!(
             matches!(error, ConnectError::Tcp(error) if error.kind() == io::ErrorKind::TimedOut)
         );

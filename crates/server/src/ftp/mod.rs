@@ -22,10 +22,10 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tracing::Instrument as _;
 use wharf_net::{
-    BareEnd, Connection, Peer, Refused, ServiceError, Stream, StreamService, TlsServer,
+    BareEnd, Connection, Peer, Proxied, Refused, ServiceError, Stream, StreamService, TlsServer,
 };
 
-pub use crate::ftp::data::{Connecting, DataNetwork, PassivePorts};
+pub use crate::ftp::data::{Between, Connecting, DataNetwork, Ends, PassivePorts};
 
 use crate::door::{Door, Protocol};
 use crate::ftp::control::{Control, Loop};
@@ -158,6 +158,14 @@ impl FtpService {
     }
 }
 
+/// What data connections need to know of a proxy.
+fn between(proxied: Proxied) -> Option<Between> {
+    Some(Between {
+        address: proxied.by.ip()?,
+        destination: proxied.destination,
+    })
+}
+
 /// Completes when a session that was kicked has not ended by itself in time:
 /// it computes a digest, or waits for a client that does not read.
 async fn deaf_to_a_kick(presence: &Presence) {
@@ -171,13 +179,18 @@ impl StreamService for FtpService {
             stream,
             peer,
             local,
+            proxy,
             drain,
             slot,
-            ..
         } = connection;
         // Data connections go to addresses, and Unix sockets have none.
         let (Peer::Ip(peer), Some(local)) = (peer, local.socket_address()) else {
             return Err("FTP needs TCP, and this is a Unix socket".into());
+        };
+        let ends = Ends {
+            peer,
+            local,
+            proxy: proxy.and_then(between),
         };
         let shared = self.shared();
         let live = shared.door.registry().enter(Protocol::Ftp, peer);
@@ -188,7 +201,7 @@ impl StreamService for FtpService {
             drain: drain.clone(),
             live,
         });
-        let session = Session::new(shared, peer, local, Arc::clone(&presence));
+        let session = Session::new(shared, ends, Arc::clone(&presence));
         async {
             tracing::debug!("connected");
             tokio::select! {

@@ -1,7 +1,7 @@
 //! A session's state, and which command does what to it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +16,7 @@ use wharf_proto::ftp::verb::{Phase as VerbPhase, Verb};
 use wharf_vfs::Vfs;
 
 use crate::door::{Approach, Grant, Protocol};
-use crate::ftp::data::{DataChannel, DataTls};
+use crate::ftp::data::{DataChannel, DataTls, Ends};
 use crate::ftp::refusal::reply_to;
 use crate::ftp::running::{DataTimeouts, Finished, Job, Running, Work};
 use crate::ftp::{FtpShared, TlsStart};
@@ -50,8 +50,7 @@ impl From<Reply> for Outcome {
 /// One client's session.
 pub(crate) struct Session {
     pub(super) shared: Arc<FtpShared>,
-    pub(super) peer: SocketAddr,
-    pub(super) local: SocketAddr,
+    pub(super) ends: Ends,
     pub(super) presence: Arc<Presence>,
     /// TLS on the control connection, if it is there or was.
     pub(super) encrypted: Option<Encrypted>,
@@ -143,16 +142,10 @@ impl From<Grant> for Login {
 }
 
 impl Session {
-    pub(crate) fn new(
-        shared: Arc<FtpShared>,
-        peer: SocketAddr,
-        local: SocketAddr,
-        presence: Arc<Presence>,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<FtpShared>, ends: Ends, presence: Arc<Presence>) -> Self {
         Self {
             shared,
-            peer,
-            local,
+            ends,
             presence,
             encrypted: None,
             started: Instant::now(),
@@ -176,8 +169,7 @@ impl Session {
     pub(super) fn reset(&mut self) {
         let fresh = Self::new(
             Arc::clone(&self.shared),
-            self.peer,
-            self.local,
+            self.ends,
             Arc::clone(&self.presence),
         );
         let started = if self.login().is_some() {
@@ -301,14 +293,14 @@ impl Session {
 
     pub(super) fn approach(&self) -> Approach {
         Approach {
-            peer: self.peer,
+            peer: self.ends.peer,
             protocol: Protocol::Ftp,
             secure: self.control_is_encrypted(),
         }
     }
 
     pub(super) fn peer_address(&self) -> IpAddr {
-        self.peer.ip()
+        self.ends.peer.ip()
     }
 
     /// Carries out one command. The order is checked here, once, by the verb table.
@@ -485,7 +477,7 @@ impl Session {
             TransferType::Ascii => "ASCII",
             TransferType::Image => "binary",
         };
-        let mut lines = vec![format!(" Connected from {}", self.peer.ip()).into_bytes()];
+        let mut lines = vec![format!(" Connected from {}", self.ends.peer.ip()).into_bytes()];
         lines.push(match self.login() {
             Some(login) => format!(" Logged in as {}", login.account.name).into_bytes(),
             None => b" Not logged in".to_vec(),

@@ -18,12 +18,13 @@ impl Session {
         if self.only_epsv {
             return after_epsv_all();
         }
-        let IpAddr::V4(own) = self.local.ip() else {
+        let IpAddr::V4(own) = self.ends.dialled().ip() else {
             return Reply::new(ReplyCode::CANNOT_OPEN_DATA, "PASV is for IPv4; send EPSV.").into();
         };
         match self.listen() {
             Ok(address) => {
-                // A peer on this machine reaches it by the address that it used already.
+                // A peer on this machine reaches it by the address that it used already,
+                // and one behind a proxy by the proxy's.
                 let shown = match self.shared.config.masquerade {
                     Some(IpAddr::V4(outside)) if !self.peer_address().is_loopback() => outside,
                     _ => own,
@@ -39,7 +40,7 @@ impl Session {
             let text = format!("Network protocol not supported, use ({other})");
             Outcome::from(Reply::new(ReplyCode::FAMILY_NOT_SUPPORTED, text))
         };
-        match (family, self.local.ip()) {
+        match (family, self.ends.dialled().ip()) {
             (EpsvArgument::All, _) => {
                 self.only_epsv = true;
                 return Reply::new(
@@ -67,8 +68,7 @@ impl Session {
         let opened = DataChannel::listen(
             self.shared.network.as_ref(),
             &config.passive_ports,
-            self.local,
-            self.peer_address(),
+            self.ends,
             config.timeouts.data_connect,
             self.data_tls(),
         );
@@ -102,10 +102,10 @@ impl Session {
             return Reply::new(ReplyCode::PARAMETER_NOT_IMPLEMENTED, text).into();
         }
         // The control peer's address keeps the scope of a link-local one.
-        let mut address = self.peer;
+        let mut address = self.ends.peer;
         address.set_port(target.port());
         let network = Arc::clone(&self.shared.network);
-        self.channel = DataChannel::dial(network, self.local, address, self.data_tls());
+        self.channel = DataChannel::dial(network, self.ends, address, self.data_tls());
         Reply::new(ReplyCode::OK, "Will connect there.").into()
     }
 }
