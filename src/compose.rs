@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use tokio_util::task::AbortOnDropHandle;
@@ -15,8 +16,9 @@ use wharf_accounts::{
     SqliteStore, StoreError,
 };
 use wharf_net::{
-    AccessHook, AddressRules, BareEnd, BindError, BoundEndpoint, ConnectionLimits, ConnectionSlots,
-    Drain, DrainReport, Endpoint, EndpointOptions, Listener, TlsServer,
+    AccessHook, AddressRules, BareEnd, BindError, BindProblem, BoundEndpoint, ConnectionLimits,
+    ConnectionSlots, Drain, DrainReport, Endpoint, EndpointOptions, InheritError, Inherited,
+    Listener, ProxyRules, TlsServer, UnixName,
 };
 use wharf_server::door::{Door, DoorRules};
 use wharf_server::ftp::{
@@ -25,6 +27,8 @@ use wharf_server::ftp::{
 use wharf_server::registry::Registry;
 use wharf_vfs::storage::local::LocalOptions;
 
+use crate::admin;
+use crate::admin::service::Administration;
 use crate::config::{self, Address, Config, ListenerTls, Networks};
 use crate::gate::{Gate, GateRules};
 use crate::homes::Homes;
@@ -38,6 +42,11 @@ const DATABASE: &str = "wharf.db";
 const HOMES: &str = "homes";
 /// The file in the data directory that a running server holds locked.
 const LOCK: &str = "lock";
+/// Most administrators at once.
+const ADMINISTRATORS: usize = 16;
+/// The names of protocols: in the log, and as a service manager names the sockets that it passes on.
+const FTP: &str = "ftp";
+const FTPS: &str = "ftps";
 /// The folder in the data directory that holds certificates made here.
 pub(crate) const TLS: &str = "tls";
 
@@ -104,6 +113,24 @@ impl DataDirectory {
         Ok(SqliteStore::open(&self.0.join(DATABASE)).await?)
     }
 
+    /// The socket for `wharf status` and `wharf sessions`, for the directory's
+    /// owner and root alone; none if the directory's path is too long for one.
+    fn administration(&self) -> Result<Option<BoundEndpoint>, StartError> {
+        let endpoint = Endpoint::Unix(UnixName::Path(admin::socket(&self.0)));
+        let options = EndpointOptions {
+            mode: Some(0o600),
+            ..EndpointOptions::default()
+        };
+        match BoundEndpoint::bind(endpoint, options) {
+            Ok(bound) => Ok(Some(bound)),
+            Err(error) if matches!(error.problem, BindProblem::NameTooLong { .. }) => {
+                tracing::warn!(%error, "wharf status and wharf sessions will not reach this server");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Holds the directory for one server, until the file is dropped.
     #[expect(
         clippy::disallowed_methods,
@@ -148,7 +175,9 @@ pub(crate) fn make_private_directory(path: &Path) -> io::Result<()> {
 /// A server that accepts.
 pub(crate) struct Server {
     drain: Drain,
-    addresses: Vec<SocketAddr>,
+    // Ends after the sessions: an administrator sees what is waited for.
+    administered: Drain,
+    places: Vec<Place>,
     homes: Arc<Homes>,
     ftp: Arc<FtpService>,
     ftps: Arc<FtpService>,
@@ -165,6 +194,15 @@ pub(crate) struct Server {
     _lock: File,
 }
 
+/// Where a server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// What is spoken there.
+    pub(crate) protocol: &'static str,
+    /// With the real port.
+    pub(crate) address: SocketAddr,
+}
+
 /// The ports of a server. Made first: they may need root, and a port in use is
 /// the likeliest mistake.
 pub(crate) struct Ports {
@@ -172,15 +210,46 @@ pub(crate) struct Ports {
     ftps: Vec<BoundEndpoint>,
 }
 
+/// Sockets that the service manager has bound, by the name of their protocol.
+#[derive(Default)]
+struct Activated(BTreeMap<String, Vec<BoundEndpoint>>);
+
+impl Activated {
+    /// Those that were passed to this process.
+    fn take() -> Result<Self, StartError> {
+        let mut named: BTreeMap<String, Vec<BoundEndpoint>> = BTreeMap::new();
+        for Inherited { name, endpoint } in wharf_net::inherited(EndpointOptions::default())? {
+            if ![FTP, FTPS].contains(&name.as_str()) {
+                return Err(StartError::UnknownSocket(name));
+            }
+            if !matches!(endpoint.endpoint(), Endpoint::Tcp(_)) {
+                return Err(StartError::NotTcp(endpoint.endpoint().to_string()));
+            }
+            named.entry(name).or_default().push(endpoint);
+        }
+        Ok(Self(named))
+    }
+
+    /// Those of a protocol, or else what is configured, bound here.
+    fn or_bind(
+        &mut self,
+        protocol: &str,
+        configured: &[Address],
+    ) -> Result<Vec<BoundEndpoint>, BindError> {
+        self.0.remove(protocol).map_or_else(|| bind(configured), Ok)
+    }
+}
+
 impl Ports {
-    /// Needs no runtime.
+    /// Takes what the service manager has bound, and binds the rest. Needs no runtime.
     pub(crate) fn bind(config: &Config) -> Result<Self, StartError> {
         if let Some(what) = config.not_in_this_version() {
             return Err(StartError::NotInThisVersion(what));
         }
+        let mut activated = Activated::take()?;
         Ok(Self {
-            ftp: bind(&config.ftp.listen)?,
-            ftps: bind(&config.ftps.listen)?,
+            ftp: activated.or_bind(FTP, &config.ftp.listen)?,
+            ftps: activated.or_bind(FTPS, &config.ftps.listen)?,
         })
     }
 }
@@ -190,6 +259,7 @@ pub(crate) struct Foundation {
     ports: Ports,
     data: DataDirectory,
     lock: File,
+    administration: Option<BoundEndpoint>,
     passwords: PasswordPool,
 }
 
@@ -200,6 +270,7 @@ impl Foundation {
         let lock = data.lock()?;
         Ok(Self {
             ports,
+            administration: data.administration()?,
             data,
             lock,
             passwords: PasswordPool::new(PasswordPolicy::recommended()),
@@ -228,6 +299,7 @@ impl Server {
             ports,
             data,
             lock,
+            administration,
             passwords,
         } = foundation;
         let tls = if needs_tls(config) {
@@ -235,8 +307,6 @@ impl Server {
         } else {
             None
         };
-        let ftp_listeners = listen(ports.ftp)?;
-        let ftps_listeners = listen(ports.ftps)?;
         let store = data.accounts().await?;
         let accounts: Arc<dyn AccountStore> = Arc::new(store.clone());
         let authenticator = Authenticator::new(Arc::clone(&accounts), passwords)?;
@@ -259,26 +329,52 @@ impl Server {
         let ftps = service(TlsStart::Connection);
         let slots = ConnectionSlots::new(connection_limits(config));
         let drain = Drain::new();
-        let addresses = ftp_listeners
-            .iter()
-            .filter_map(Listener::local_address)
-            .collect();
         let listeners = [
-            ("ftp", ftp_listeners, &ftp, &gates.ftp),
-            ("ftps", ftps_listeners, &ftps, &gates.ftps),
+            (
+                FTP,
+                listen(ports.ftp)?,
+                &ftp,
+                &gates.ftp,
+                &config.ftp.proxies,
+            ),
+            (
+                FTPS,
+                listen(ports.ftps)?,
+                &ftps,
+                &gates.ftps,
+                &config.ftps.proxies,
+            ),
         ];
-        for (protocol, listeners, service, gate) in listeners {
-            let server = wharf_net::Server::new(Arc::clone(service))
+        let administration = administration.map(BoundEndpoint::listener).transpose()?;
+        let mut places = Vec::new();
+        for (protocol, listeners, service, gate, proxies) in listeners {
+            let mut server = wharf_net::Server::new(Arc::clone(service))
                 .with_access(Arc::clone(gate) as Arc<dyn AccessHook>)
                 .with_slots(slots.clone())
                 .with_newcomers()
                 .with_drain(drain.clone());
+            if !proxies.0.networks().is_empty() {
+                server = server.behind_proxies(ProxyRules::new(proxies.0.networks().to_vec()));
+            }
             for listener in listeners {
-                if let Some(address) = listener.local_address() {
-                    tracing::info!(protocol, %address, "listening");
-                }
+                let Some(address) = listener.local_address() else {
+                    continue;
+                };
+                tracing::info!(protocol, %address, "listening");
+                places.push(Place { protocol, address });
                 drain.track(server.clone().serve(listener));
             }
+        }
+        let administered = Drain::new();
+        if let Some(listener) = administration {
+            let administration =
+                Administration::new(registry.clone(), slots.clone(), &places, drain.clone());
+            let server = wharf_net::Server::new(Arc::new(administration))
+                .with_slots(ConnectionSlots::new(ConnectionLimits::everyone(
+                    ADMINISTRATORS,
+                )))
+                .with_drain(administered.clone());
+            administered.track(server.serve(listener));
         }
         if let Some(tls) = &tls {
             tokio::spawn(Arc::clone(tls).watch());
@@ -288,7 +384,8 @@ impl Server {
         let guarding = tokio::spawn(guard.clone().keep_synced(Arc::new(store.clone())));
         Ok(Self {
             drain,
-            addresses,
+            administered,
+            places,
             homes,
             ftp,
             ftps,
@@ -306,8 +403,8 @@ impl Server {
     }
 
     /// Where it listens.
-    pub(crate) fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub(crate) fn places(&self) -> &[Place] {
+        &self.places
     }
 
     /// Says in the log which homes lie outside of `reach`: their owners cannot log in.
@@ -369,6 +466,7 @@ impl Server {
     pub(crate) async fn stop(self, config: &Config) -> DrainReport {
         let report = self.drain.finish(config.timeouts.drain.0).await;
         self.homes.settle().await;
+        self.administered.finish(Duration::ZERO).await;
         drop(self.guarding);
         if let Err(error) = self.guard.sync(&self.store).await {
             tracing::error!(%error, "the last bans could not be saved");
@@ -522,6 +620,14 @@ pub(crate) enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Activation(#[from] InheritError),
+    #[error(
+        "the service manager passed a socket named {0:?}; say what is spoken on it: FileDescriptorName=ftp, or ftps"
+    )]
+    UnknownSocket(String),
+    #[error("the service manager passed {0}; only TCP sockets that listen can be served")]
+    NotTcp(String),
     #[error("{}", with_source(.0))]
     Store(#[from] StoreError),
     #[error(transparent)]

@@ -39,6 +39,7 @@ pub(crate) struct Ftp {
     pub(crate) listen: Vec<Address>,
     pub(crate) allow: Networks,
     pub(crate) deny: Networks,
+    pub(crate) proxies: Networks,
     pub(crate) passive_ports: PortRange,
     pub(crate) masquerade_address: Masquerade,
     pub(crate) data_binding: DataBinding,
@@ -51,6 +52,7 @@ pub(crate) struct Listeners {
     pub(crate) listen: Vec<Address>,
     pub(crate) allow: Networks,
     pub(crate) deny: Networks,
+    pub(crate) proxies: Networks,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -145,6 +147,7 @@ impl Default for Ftp {
             listen: vec![Address(SocketAddr::from(([0, 0, 0, 0], 2121)))],
             allow: Networks::default(),
             deny: Networks::default(),
+            proxies: Networks::default(),
             passive_ports: PortRange(30_000..=30_999),
             masquerade_address: Masquerade(None),
             data_binding: DataBinding::Prefer,
@@ -496,7 +499,7 @@ mod tests {
         let is_key = |line: &str| line.contains(" = ") && !line.starts_with('#');
         let keys = EXAMPLE.lines().filter(|line| is_key(line)).count();
         // Every field of the structs above; a new one belongs into the example.
-        assert_eq!(keys, 46);
+        assert_eq!(keys, 49);
         for (number, line) in EXAMPLE.lines().enumerate() {
             let explained = number > 0
                 && EXAMPLE

@@ -1,5 +1,6 @@
 //! The `wharf` command: argv → run → exit code.
 
+mod admin;
 mod cli;
 mod compose;
 mod config;
@@ -8,6 +9,7 @@ mod homes;
 mod logging;
 mod privileges;
 mod sandbox;
+mod supervisor;
 mod tls;
 
 use std::process::ExitCode;

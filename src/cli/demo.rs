@@ -88,10 +88,10 @@ impl Stage {
         let password = random_word()?;
         add_account(&data, &home, &password).await?;
         let server = Server::start(&config).await?;
-        let address = *server
-            .addresses()
-            .first()
-            .expect("the demo's configuration has one listener");
+        let place = server.places().first();
+        let address = place
+            .expect("the demo's configuration has one listener")
+            .address;
         // A server that is started again listens where it did.
         config.ftp.listen = vec![Address(address)];
         let stage = Self {

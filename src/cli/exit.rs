@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use wharf_client::{ClientError, ErrorKind, Summary};
 
+use crate::admin::client::AdminError;
+
 /// Every exit code and what it means; the help shows them.
 const CODES: [(u8, &str); 13] = [
     (0, "everything was done"),
@@ -129,6 +131,20 @@ impl CliError {
             Some(kind) => Err(Self::Told(kind)),
             None if summary.is_complete() => Ok(()),
             None => Err(Self::Told(ErrorKind::Interrupted)),
+        }
+    }
+}
+
+impl From<AdminError> for CliError {
+    fn from(error: AdminError) -> Self {
+        let text = error.to_string();
+        match error {
+            AdminError::Refused(_) => Self::Failed(text),
+            AdminError::NotAllowed(_) => Self::Client(ErrorKind::Refused, text),
+            AdminError::NotRunning(_) | AdminError::Io { .. } => {
+                Self::Client(ErrorKind::Network, text)
+            }
+            AdminError::Nonsense { .. } => Self::Client(ErrorKind::Protocol, text),
         }
     }
 }

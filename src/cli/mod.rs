@@ -16,10 +16,12 @@ mod output;
 mod put;
 mod rm;
 mod serve;
+mod sessions;
 mod settings;
 mod shell;
 mod site;
-mod text;
+mod status;
+pub(crate) mod text;
 mod trust;
 mod user;
 
@@ -47,6 +49,10 @@ enum Command {
     User(user::Args),
     /// See and lift the bans of addresses whose logins failed too often.
     Ban(ban::Args),
+    /// Show how a running server does.
+    Status(status::Args),
+    /// Show who is on a running server and what they move; end a session.
+    Sessions(sessions::Args),
     /// Download files and directories.
     Get(get::Args),
     /// Upload files and directories.
@@ -78,6 +84,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::User(args) => user::run(args),
         Command::Ban(args) => ban::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Sessions(args) => sessions::run(args),
         Command::Get(args) => get::run(args),
         Command::Put(args) => put::run(args),
         Command::Ls(args) => ls::run(args),

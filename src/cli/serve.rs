@@ -13,6 +13,7 @@ use crate::config::{Address, Config, ListenerTls, LogFormat, PortRange};
 use crate::logging;
 use crate::privileges::{self, Standing, User};
 use crate::sandbox::{self, Fence, Reach};
+use crate::supervisor::{Environment, Supervisor};
 
 /// Options of `wharf serve`.
 #[derive(clap::Args)]
@@ -23,6 +24,9 @@ Signals:
              TLS policy, certificates, access and login rules
 
 As root, give it a user of its own: wharf serve --user wharf --ftp 0.0.0.0:21
+Under systemd (dist/wharf.service) it tells when it is ready, and serves sockets that are passed on under the names ftp
+and ftps. See a running server with: wharf status, wharf sessions
+
 Where the kernel has Landlock, the server reaches its data, home_roots, configuration and certificates only; see
 sandbox in the configuration.
 
@@ -105,6 +109,12 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
         "" => None,
         name => Some(User::find(name)?),
     };
+    // Out of reach once files are given up.
+    let supervisor = Supervisor::connect(&Environment::of_process()).map_err(|error| {
+        CliError::Failed(format!(
+            "the service manager (NOTIFY_SOCKET) cannot be reached: {error}"
+        ))
+    })?;
     let ports = Ports::bind(&config)?;
     if let Some(user) = &user {
         DataDirectory::make_for(user, &config.data_dir)?;
@@ -120,7 +130,13 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|error| CliError::failed(&error))?;
-    let result = runtime.block_on(serve(&args, config, foundation, (standing, fence)));
+    let result = runtime.block_on(serve(
+        &args,
+        config,
+        foundation,
+        (standing, fence),
+        &supervisor,
+    ));
     // A digest of a huge file may still run on a thread; nobody waits for it any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -131,6 +147,7 @@ async fn serve(
     mut config: Config,
     foundation: Foundation,
     (standing, fence): (Standing, Fence),
+    supervisor: &Supervisor,
 ) -> Result<(), CliError> {
     let listen = |kind| signal(kind).map_err(|error| CliError::failed(&error));
     let mut signals = Signals {
@@ -147,12 +164,14 @@ async fn serve(
     if let Err(error) = args.config() {
         tracing::warn!(%error, "the configuration cannot be read again; a hangup will change nothing");
     }
-    while let Wish::Reload = signals.next().await {
+    supervisor.ready(&where_it_serves(&server));
+    while let Wish::Reload = alive_until(supervisor, signals.next()).await {
+        supervisor.reloading();
         match args.config() {
             Ok(fresh) => {
                 if fixed(&fresh) != fixed(&config) {
                     tracing::warn!(
-                        "data_dir, home_roots, user, sandbox and listen hold from the next start on"
+                        "data_dir, home_roots, user, sandbox, listen and proxies hold from the next start on"
                     );
                 }
                 server.reload(&fresh);
@@ -161,14 +180,16 @@ async fn serve(
             }
             Err(error) => tracing::error!(%error, "the configuration stays as it was"),
         }
+        supervisor.ready(&where_it_serves(&server));
     }
+    supervisor.stopping(config.timeouts.drain.0);
     tracing::info!(patience = ?config.timeouts.drain.0, "stopping; transfers may finish");
     let drain = server.drain();
     let stopping = server.stop(&config);
     tokio::pin!(stopping);
     let report = loop {
         tokio::select! {
-            report = &mut stopping => break report,
+            report = alive_until(supervisor, &mut stopping) => break report,
             wish = signals.next() => if matches!(wish, Wish::Stop) {
                 tracing::warn!("stopping at once");
                 drain.cut();
@@ -179,11 +200,43 @@ async fn serve(
     Ok(())
 }
 
+/// For a person who asks the service manager.
+fn where_it_serves(server: &Server) -> String {
+    let places = server.places().iter();
+    let texts: Vec<String> = places
+        .map(|place| format!("{} on {}", place.protocol, place.address))
+        .collect();
+    format!("serving {}", texts.join(", "))
+}
+
+/// Tells the service manager that the runtime lives, as often as it wants to
+/// hear it, until `what` is done.
+async fn alive_until<T>(supervisor: &Supervisor, what: impl Future<Output = T>) -> T {
+    tokio::pin!(what);
+    let Some(period) = supervisor.heartbeat() else {
+        return what.await;
+    };
+    let mut beat = tokio::time::interval(period);
+    loop {
+        tokio::select! {
+            done = &mut what => return done,
+            _ = beat.tick() => supervisor.alive(),
+        }
+    }
+}
+
 /// What does not change while the server runs.
 fn fixed(config: &Config) -> impl PartialEq {
     let listen = [&config.ftp.listen, &config.ftps.listen].map(Clone::clone);
+    let proxies = [&config.ftp.proxies, &config.ftps.proxies].map(Clone::clone);
     let folders = (config.data_dir.clone(), config.home_roots.clone());
-    (listen, folders, config.user.clone(), config.sandbox)
+    (
+        listen,
+        proxies,
+        folders,
+        config.user.clone(),
+        config.sandbox,
+    )
 }
 
 struct Signals {

@@ -28,7 +28,7 @@ pub(super) fn moved(bytes: u64, elapsed: Duration) -> String {
     clippy::cast_precision_loss,
     reason = "a rate that a person reads needs no exact bytes"
 )]
-pub(super) fn rate(bytes: u64, elapsed: Duration) -> u64 {
+pub(crate) fn rate(bytes: u64, elapsed: Duration) -> u64 {
     (bytes as f64 / elapsed.as_secs_f64().max(1e-6)) as u64
 }
 
@@ -43,7 +43,7 @@ pub(super) fn seconds(seconds: u64) -> String {
 }
 
 /// A name for a program: as it is where it is text, else as it is shown.
-pub(super) fn json_name(name: &[u8]) -> String {
+pub(crate) fn json_name(name: &[u8]) -> String {
     std::str::from_utf8(name).map_or_else(|_| escape_for_display(name), str::to_owned)
 }
 
@@ -62,7 +62,7 @@ pub(super) fn time(time: SystemTime) -> String {
 }
 
 /// `2026-11-21T08:50:00Z` (RFC 3339).
-pub(super) fn time_for_machines(time: SystemTime) -> String {
+pub(crate) fn time_for_machines(time: SystemTime) -> String {
     self::time(time).replace(' ', "T") + "Z"
 }
 

@@ -158,6 +158,11 @@ impl ConnectionSlots {
         self.lock().limits = limits;
     }
 
+    /// The limits.
+    pub fn limits(&self) -> ConnectionLimits {
+        self.lock().limits
+    }
+
     /// Connections now.
     pub fn total(&self) -> usize {
         self.lock().total

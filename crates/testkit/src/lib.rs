@@ -10,6 +10,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -116,51 +117,35 @@ impl Wharf {
 
     /// Starts `wharf serve` on a free port and waits until it listens.
     pub fn serve(&self, options: &[&str]) -> Server {
-        let listen = [
-            "--ftp",
-            "127.0.0.1:0,[::1]:0",
-            "--passive-ports",
-            "0-0",
-            "--log-format",
-            "json",
-        ];
-        let arguments = [&["serve"], &listen[..], options].concat();
-        let mut child = self
-            .command(&arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starts");
-        let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let mut seen = Vec::new();
-        let addresses = [
-            listening(&mut log, &mut seen),
-            listening(&mut log, &mut seen),
-        ];
-        let implicit = options
-            .contains(&"--ftps")
-            .then(|| listening(&mut log, &mut seen));
-        let lines = Arc::new(Mutex::new(seen));
-        let seen = Arc::clone(&lines);
-        // The log must be read on, or the server would wait for us.
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            while log.read_line(&mut line).is_ok_and(|length| length > 0) {
-                if std::env::var_os("WHARF_TEST_LOG").is_some() {
-                    eprint!("{line}");
-                }
-                seen.lock()
-                    .expect("no panic")
-                    .push(std::mem::take(&mut line));
-            }
-        });
-        Server {
-            child,
-            addresses,
-            implicit,
-            lines,
-        }
+        self.serve_prepared(options, |_| ())
+    }
+
+    /// The same with a command that `prepare` has changed, such as its environment.
+    pub fn serve_prepared(&self, options: &[&str], prepare: impl FnOnce(&mut Command)) -> Server {
+        let listen = ["serve", "--ftp", "127.0.0.1:0,[::1]:0"];
+        let mut command = self.command(&[&listen, SERVE_OPTIONS, options].concat());
+        prepare(&mut command);
+        Server::start(command, 2, options.contains(&"--ftps"))
+    }
+
+    /// Starts `wharf serve` with a socket that is passed on as systemd does it,
+    /// under the name that its unit would give it.
+    pub fn serve_activated(&self, name: &str, listener: TcpListener, options: &[&str]) -> Server {
+        // The first descriptor that is passed is 3, and the server must be the
+        // process that the environment names, sd_listen_fds(3).
+        let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ exec \"$0\" \"$@\"";
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).arg(&self.binary).arg("serve");
+        command.args(SERVE_OPTIONS).args(options);
+        command.env("WHARF_DATA_DIR", self.data());
+        command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
+        command.stdin(OwnedFd::from(listener));
+        Server::start(command, 1, false)
     }
 }
+
+/// What every server of a test is started with.
+const SERVE_OPTIONS: &[&str] = &["--passive-ports", "0-0", "--log-format", "json"];
 
 fn listening(log: &mut impl std::io::BufRead, seen: &mut Vec<String>) -> SocketAddr {
     loop {
@@ -185,20 +170,54 @@ fn listening(log: &mut impl std::io::BufRead, seen: &mut Vec<String>) -> SocketA
 /// A running server; killed when it is dropped.
 pub struct Server {
     child: Child,
-    addresses: [SocketAddr; 2],
+    addresses: Vec<SocketAddr>,
     implicit: Option<SocketAddr>,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
+    /// Starts it and waits until it listens for FTP in `plain` places, and then for implicit FTPS.
+    fn start(mut command: Command, plain: usize, implicit: bool) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("starts");
+        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut seen = Vec::new();
+        let addresses = (0..plain).map(|_| listening(&mut log, &mut seen)).collect();
+        let implicit = implicit.then(|| listening(&mut log, &mut seen));
+        let lines = Arc::new(Mutex::new(seen));
+        let seen = Arc::clone(&lines);
+        // The log must be read on, or the server would wait for us.
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while log.read_line(&mut line).is_ok_and(|length| length > 0) {
+                if std::env::var_os("WHARF_TEST_LOG").is_some() {
+                    eprint!("{line}");
+                }
+                seen.lock()
+                    .expect("no panic")
+                    .push(std::mem::take(&mut line));
+            }
+        });
+        Self {
+            child,
+            addresses,
+            implicit,
+            lines,
+        }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it listens on IPv4.
     pub fn v4(&self) -> SocketAddr {
-        self.addresses[0]
+        *self.addresses.first().expect("it listens")
     }
 
     /// Where it listens on IPv6.
     pub fn v6(&self) -> SocketAddr {
-        self.addresses[1]
+        *self.addresses.get(1).expect("it listens on IPv6")
     }
 
     /// Where it listens for implicit FTPS, if it was started with `--ftps`.

@@ -1,0 +1,153 @@
+//! Administration of a running server: `wharf status` and `wharf sessions` ask
+//! it over a Unix socket in its data directory.
+//!
+//! One request a line, one answer a line or more, each a JSON object:
+//!
+//! ```text
+//! {"request":"status"}             {"status":{…}}
+//! {"request":"sessions"}           {"session":{…}} … {"end":2}
+//! {"request":"kick","session":7}   {"kicked":7}  or  {"error":"…"}
+//! ```
+//!
+//! [`Status`] and [`Session`] are written by the server, read by the client,
+//! and printed with `--json`: they are defined once.
+
+pub(crate) mod client;
+pub(crate) mod service;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The socket's name in the data directory.
+const SOCKET: &str = "admin.sock";
+
+/// Longest request, with room to spare for the longest there is.
+const MAX_REQUEST_BYTES: u64 = 256;
+
+/// Where a server with this data directory answers.
+pub(crate) fn socket(data_dir: &Path) -> PathBuf {
+    data_dir.join(SOCKET)
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// How the server does.
+    Status,
+    /// Who is there.
+    Sessions,
+    /// Ends one session.
+    Kick {
+        /// Its number.
+        session: u64,
+    },
+}
+
+/// One line of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Answer {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Sessions`], one for each.
+    Session(Box<Session>),
+    /// After the last session: how many there were.
+    End(usize),
+    /// To [`Request::Kick`].
+    Kicked(u64),
+    /// It cannot be done; for a person.
+    Error(String),
+}
+
+/// How a server does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// Of the program.
+    pub(crate) version: String,
+    /// The server's process.
+    pub(crate) pid: u32,
+    /// Since when it accepts: RFC 3339, in UTC.
+    pub(crate) started: String,
+    /// The same in seconds.
+    pub(crate) uptime_seconds: u64,
+    /// `serving`, or `draining` once it has been asked to stop.
+    pub(crate) state: State,
+    /// Where it listens.
+    pub(crate) listeners: Vec<ListenerStatus>,
+    /// Connections now, with those that have not logged in.
+    pub(crate) connections: usize,
+    /// Most connections.
+    pub(crate) connections_limit: usize,
+    /// Sessions that are logged in.
+    pub(crate) logged_in: usize,
+    /// Different accounts among them.
+    pub(crate) accounts: usize,
+    /// Sessions since the start.
+    pub(crate) sessions_so_far: u64,
+    /// Running uploads.
+    pub(crate) uploads: usize,
+    /// Running downloads.
+    pub(crate) downloads: usize,
+}
+
+/// Whether new sessions are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// Yes.
+    Serving,
+    /// No; the last ones are waited for.
+    Draining,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ListenerStatus {
+    /// `ftp`, `ftps` or `ssh`.
+    pub(crate) protocol: String,
+    /// Its address, with the real port.
+    pub(crate) address: String,
+}
+
+/// A live session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Session {
+    /// Its number, as in the log.
+    pub(crate) session: u64,
+    /// What it speaks.
+    pub(crate) protocol: String,
+    /// Whether the control connection is encrypted.
+    pub(crate) encrypted: bool,
+    /// Who is logged in.
+    pub(crate) account: Option<String>,
+    /// The other end.
+    pub(crate) peer: String,
+    /// Since when it is there, in milliseconds.
+    pub(crate) connected_ms: u64,
+    /// Since when nothing was asked for, in milliseconds.
+    pub(crate) idle_ms: u64,
+    /// What moves.
+    pub(crate) transfers: Vec<Transfer>,
+}
+
+/// A running transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Transfer {
+    /// Its number, unique within the server's run.
+    pub(crate) transfer: u64,
+    /// `upload`, `download` or `listing`.
+    pub(crate) direction: String,
+    /// The file or directory, in the account's view; bytes that are no text are escaped.
+    pub(crate) path: String,
+    /// Moved so far.
+    pub(crate) bytes: u64,
+    /// To be moved in all, where that is known.
+    pub(crate) bytes_total: Option<u64>,
+    /// Since when it runs, in milliseconds.
+    pub(crate) running_ms: u64,
+    /// How fast: since it began as the server says it, and in the last half
+    /// second as `wharf sessions` prints it.
+    pub(crate) bytes_per_second: u64,
+}
