@@ -30,6 +30,7 @@ impl Stream {
     ///
     /// # Errors
     /// What the system says, and `InvalidInput` for an endpoint for datagrams.
+    /// A Unix socket whose server has its queue full says `WouldBlock` at once.
     pub async fn connect(endpoint: &Endpoint) -> io::Result<Self> {
         match endpoint {
             Endpoint::Tcp(address) => Ok(TcpStream::connect(address).await?.into()),
