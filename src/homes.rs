@@ -53,6 +53,9 @@ impl Homes {
                 .collect()
         };
         for home in homes {
+            if let Err(error) = home.recount_if_quiet().await {
+                tracing::error!(%error, "a home could not be recounted");
+            }
             if let Err(error) = home.ledger().settle().await {
                 tracing::error!(%error, "the usage of a home could not be saved");
             }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use wharf_model::{Refusal, Usage};
+
 use crate::quota::Ledger;
 use crate::storage::Storage;
 
@@ -27,6 +29,26 @@ impl Home {
     /// How much they are.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+
+    /// Counts what is there, and has the ledger say so; that usage. Needed where something
+    /// has changed the home without charging it.
+    ///
+    /// # Errors
+    /// The storage cannot be counted.
+    pub async fn recount(&self) -> Result<Usage, Refusal> {
+        self.ledger.recount(self.storage.measure()).await
+    }
+
+    /// Counts what is there if that must be done, and nothing is changing the home.
+    ///
+    /// # Errors
+    /// The storage cannot be counted.
+    pub async fn recount_if_quiet(&self) -> Result<(), Refusal> {
+        if self.ledger.awaits_count() {
+            self.recount().await?;
+        }
+        Ok(())
     }
 }
 

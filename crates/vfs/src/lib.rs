@@ -18,6 +18,6 @@ mod upload;
 mod vfs;
 
 pub use home::Home;
-pub use quota::{Ledger, QuotaReport, UsageJournal};
+pub use quota::{ForeignActivity, Ledger, QuotaReport, UsageJournal};
 pub use upload::{Committed, Disposition, Existing, Upload, UploadOptions, WriteOptions};
 pub use vfs::{Download, EntryPermissions, Listing, Partial, Vfs};

@@ -26,6 +26,10 @@ pub struct Ledger {
     state: Mutex<State>,
     /// Operations that may change the home right now.
     active: AtomicUsize,
+    /// How many activities have begun so far: whether there was one meanwhile.
+    begun: AtomicUsize,
+    /// Whether something has written that was not charged, and nothing has counted since.
+    doubtful: AtomicBool,
     /// Whether the journal says dirty: a look before the lock below is taken.
     dirty: AtomicBool,
     /// Orders `mark_dirty` and `save`; held across both by design.
@@ -48,6 +52,8 @@ impl Ledger {
                 credit: Usage::ZERO,
             }),
             active: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            doubtful: AtomicBool::new(false),
             dirty: AtomicBool::new(dirty),
             journal: tokio::sync::Mutex::new(journal),
         })
@@ -76,19 +82,62 @@ impl Ledger {
         Ok(activity)
     }
 
-    /// Saves the usage as clean if nothing is changing the home. Called from time to time.
+    /// Must be held by what changes the home without charging it, such as a process. The
+    /// usage is doubtful from then on, and not saved until a count finds the home quiet.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub async fn begin_foreign(self: &Arc<Self>) -> Result<ForeignActivity, Refusal> {
+        let activity = self.begin().await?;
+        self.doubtful.store(true, Ordering::SeqCst);
+        Ok(ForeignActivity {
+            _activity: activity,
+        })
+    }
+
+    /// Whether the usage must be counted, and nothing is changing the home.
+    pub(crate) fn awaits_count(&self) -> bool {
+        self.doubtful.load(Ordering::SeqCst) && self.active.load(Ordering::SeqCst) == 0
+    }
+
+    /// Takes over what `count` finds in the home, staged objects included; that usage. Where
+    /// the home changes meanwhile it is as good a number as there is, and stays doubtful.
+    ///
+    /// # Errors
+    /// Those of `count`; then nothing has changed.
+    pub(crate) async fn recount(
+        &self,
+        count: impl Future<Output = Result<Usage, Refusal>>,
+    ) -> Result<Usage, Refusal> {
+        let begun = self.begun.load(Ordering::SeqCst);
+        let is_quiet = self.active.load(Ordering::SeqCst) == 0;
+        let counted = count.await?;
+        let mut state = self.lock();
+        state.charged = counted;
+        // Whatever begins from here on charges on top of it.
+        if is_quiet && self.begun.load(Ordering::SeqCst) == begun {
+            self.doubtful.store(false, Ordering::SeqCst);
+        }
+        Ok(counted)
+    }
+
+    /// Saves the usage as clean if it is known and nothing is changing the home. Called from
+    /// time to time.
     ///
     /// # Errors
     /// The journal cannot be written; the ledger stays dirty.
     pub async fn settle(&self) -> Result<(), Refusal> {
-        if !self.dirty.load(Ordering::SeqCst) || self.active.load(Ordering::SeqCst) > 0 {
+        if !self.dirty.load(Ordering::SeqCst)
+            || self.active.load(Ordering::SeqCst) > 0
+            || self.doubtful.load(Ordering::SeqCst)
+        {
             return Ok(());
         }
         let journal = self.journal.lock().await;
         // From here on a new activity waits for the journal before it changes anything ...
         self.dirty.store(false, Ordering::SeqCst);
         // ... unless it looked just before; then it is counted by now.
-        if self.active.load(Ordering::SeqCst) > 0 {
+        if self.active.load(Ordering::SeqCst) > 0 || self.doubtful.load(Ordering::SeqCst) {
             self.dirty.store(true, Ordering::SeqCst);
             return Ok(());
         }
@@ -127,6 +176,7 @@ pub struct Activity(Arc<Ledger>);
 impl Activity {
     fn new(ledger: Arc<Ledger>) -> Self {
         ledger.active.fetch_add(1, Ordering::SeqCst);
+        ledger.begun.fetch_add(1, Ordering::SeqCst);
         Self(ledger)
     }
 }
@@ -135,6 +185,11 @@ impl Drop for Activity {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// Counts one thing that changes the home behind the ledger's back, until it is dropped.
+pub struct ForeignActivity {
+    _activity: Activity,
 }
 
 /// One change's part of the ledger. Dropping it gives up its credit and keeps
@@ -424,6 +479,38 @@ pub(crate) mod tests {
         assert_eq!(*journal.0.lock().expect("lock"), ["dirty", "6 1"]);
         let _again = ledger.begin().await.expect("a journal");
         assert_eq!(*journal.0.lock().expect("lock"), ["dirty", "6 1", "dirty"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_charged_is_doubtful_until_a_count_finds_the_home_quiet() {
+        let (ledger, journal) = ledger(usage(5, 1));
+        let told = || journal.0.lock().expect("lock").clone();
+        let process = ledger.begin_foreign().await.expect("a journal");
+        assert_eq!(told(), ["dirty"]);
+        // In between, for those who ask meanwhile.
+        let counted = ledger.recount(async { Ok(usage(50, 2)) }).await;
+        assert_eq!(counted.expect("counts"), usage(50, 2));
+        assert_eq!(ledger.usage(), usage(50, 2));
+        assert!(!ledger.awaits_count(), "the process writes still");
+        drop(process);
+        ledger.settle().await.expect("nothing to do");
+        assert_eq!(told(), ["dirty"]);
+        assert!(ledger.awaits_count());
+
+        // Something else begins and ends while the home is counted: it may have been seen or not.
+        let disturbed = async {
+            drop(ledger.begin().await.expect("a journal"));
+            Ok(usage(60, 2))
+        };
+        ledger.recount(disturbed).await.expect("counts");
+        assert!(ledger.awaits_count());
+        ledger
+            .recount(async { Ok(usage(70, 3)) })
+            .await
+            .expect("counts");
+        assert!(!ledger.awaits_count());
+        ledger.settle().await.expect("saves");
+        assert_eq!(told(), ["dirty", "70 3"]);
     }
 
     #[test]
