@@ -9,6 +9,7 @@
 pub mod door;
 pub mod exec;
 pub mod ftp;
+pub mod process;
 pub mod registry;
 pub mod sftp;
 pub mod transfer;
