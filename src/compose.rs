@@ -20,6 +20,7 @@ use wharf_net::{
     ConnectionSlots, Drain, DrainReport, Endpoint, EndpointOptions, InheritError, Inherited,
     Listener, ProxyRules, TlsServer, UnixName,
 };
+use wharf_process::{Places, Processes};
 use wharf_server::door::{Door, DoorRules};
 use wharf_server::ftp::{
     DataBinding, FtpConfig, FtpService, FtpTls, PassivePorts, Timeouts, TlsStart,
@@ -190,6 +191,7 @@ pub(crate) struct Server {
     gates: Gates,
     guarding: AbortOnDropHandle<()>,
     registry: Registry,
+    processes: Processes,
     store: SqliteStore,
     _lock: File,
 }
@@ -261,19 +263,37 @@ pub(crate) struct Foundation {
     lock: File,
     administration: Option<BoundEndpoint>,
     passwords: PasswordPool,
+    processes: Processes,
 }
 
 impl Foundation {
-    /// Opens the data directory for this process alone. Needs no runtime.
-    pub(crate) fn lay(config: &Config, ports: Ports) -> Result<Self, StartError> {
+    /// Opens the data directory for this process alone, and starts what runs commands, if
+    /// that is to be. `file` is the configuration's. Needs no runtime.
+    pub(crate) fn lay(
+        config: &Config,
+        file: Option<&Path>,
+        ports: Ports,
+    ) -> Result<Self, StartError> {
         let data = DataDirectory::open(&config.data_dir)?;
         let lock = data.lock()?;
+        let limits = config.processes.limits();
+        let processes = if config.processes.enabled {
+            let places = Places {
+                data: data.0.clone(),
+                secrets: secrets(config, file),
+            };
+            let launcher = wharf_process::launcher(Path::new("/proc/self/exe"));
+            Processes::prepare(launcher, limits, places)
+        } else {
+            Processes::off(limits)
+        };
         Ok(Self {
             ports,
             administration: data.administration()?,
             data,
             lock,
             passwords: PasswordPool::new(PasswordPolicy::recommended()),
+            processes,
         })
     }
 
@@ -286,7 +306,7 @@ impl Foundation {
 impl Server {
     /// Opens everything and starts to accept; with an error nothing is left running.
     pub(crate) async fn start(config: &Config) -> Result<Self, StartError> {
-        let foundation = Foundation::lay(config, Ports::bind(config)?)?;
+        let foundation = Foundation::lay(config, None, Ports::bind(config)?)?;
         Self::start_on(foundation, config).await
     }
 
@@ -301,6 +321,7 @@ impl Server {
             lock,
             administration,
             passwords,
+            processes,
         } = foundation;
         let tls = if needs_tls(config) {
             Some(Tls::start(&config.tls, &data.0)?)
@@ -397,6 +418,7 @@ impl Server {
             gates,
             guarding: AbortOnDropHandle::new(guarding),
             registry,
+            processes,
             store,
             _lock: lock,
         })
@@ -442,6 +464,12 @@ impl Server {
         self.ftp.reload(ftp, Arc::clone(&door));
         self.ftps.reload(ftps, door);
         self.slots.set_limits(connection_limits(config));
+        self.processes.reload(config.processes.limits());
+    }
+
+    /// What runs the commands of accounts.
+    pub(crate) fn processes(&self) -> &Processes {
+        &self.processes
     }
 
     /// Reads the certificates again. What cannot be used leaves what was in use.
@@ -479,6 +507,13 @@ impl Server {
     pub(crate) fn drain(&self) -> Drain {
         self.drain.clone()
     }
+}
+
+/// Files of the operator that hold secrets, or lead to some.
+fn secrets(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
+    let key = Some(&config.tls.private_key).filter(|path| !path.is_empty());
+    let key = key.map(Path::new);
+    key.into_iter().chain(file).map(Path::to_path_buf).collect()
 }
 
 fn door(

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use wharf_accounts::{PlainLogin, ThrottleRules};
-use wharf_model::NetworkSet;
+use wharf_model::{ByteSize, InvalidByteSize, NetworkSet};
 
 /// Everything that can be configured; the field names are the keys of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -30,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) uploads: Uploads,
+    pub(crate) processes: Processes,
     pub(crate) log: Log,
 }
 
@@ -115,6 +116,18 @@ pub(crate) struct Uploads {
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub(crate) struct Processes {
+    pub(crate) enabled: bool,
+    pub(crate) per_user: u32,
+    pub(crate) wall_clock: Span,
+    pub(crate) processor_time: Span,
+    pub(crate) memory: Size,
+    pub(crate) processes: u32,
+    pub(crate) open_files: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct Log {
     pub(crate) format: LogFormat,
     pub(crate) level: LogLevel,
@@ -136,6 +149,7 @@ impl Default for Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             uploads: Uploads::default(),
+            processes: Processes::default(),
             log: Log::default(),
         }
     }
@@ -221,6 +235,37 @@ impl Default for Timeouts {
             data_connect: seconds(30),
             stall: seconds(60),
             drain: seconds(30),
+        }
+    }
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        let hours = |hours: u64| Span(Duration::from_secs(hours * 3600));
+        Self {
+            enabled: false,
+            per_user: 10,
+            wall_clock: hours(24),
+            processor_time: hours(1),
+            memory: Size(1 << 30),
+            processes: 100,
+            open_files: 1024,
+        }
+    }
+}
+
+impl Processes {
+    /// What a command may use.
+    pub(crate) fn limits(&self) -> wharf_process::Limits {
+        wharf_process::Limits {
+            commands: self.per_user,
+            wall_clock: self.wall_clock.0,
+            processor_time: self.processor_time.0,
+            memory_bytes: self.memory.0,
+            processes: self.processes.into(),
+            open_files: self.open_files.into(),
+            count_interval: Duration::from_secs(10),
+            file_bytes: None,
         }
     }
 }
@@ -378,6 +423,22 @@ impl FromStr for Masquerade {
     }
 }
 
+/// An amount of memory, such as `1GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Size(pub(crate) u64);
+from_text!(Size);
+
+impl FromStr for Size {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size: ByteSize = text
+            .parse()
+            .map_err(|error: InvalidByteSize| error.to_string())?;
+        Ok(Self(size.0))
+    }
+}
+
 /// A length of time, such as `30s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -499,7 +560,7 @@ mod tests {
         let is_key = |line: &str| line.contains(" = ") && !line.starts_with('#');
         let keys = EXAMPLE.lines().filter(|line| is_key(line)).count();
         // Every field of the structs above; a new one belongs into the example.
-        assert_eq!(keys, 49);
+        assert_eq!(keys, 56);
         for (number, line) in EXAMPLE.lines().enumerate() {
             let explained = number > 0
                 && EXAMPLE

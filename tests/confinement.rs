@@ -310,3 +310,76 @@ fn a_sandbox_that_is_required_is_there_or_nothing_starts() {
         assert!(errors.contains("the kernel does not offer it"), "{errors}");
     }
 }
+
+/// A server that may run processes, as who does not need root; its data is theirs.
+fn with_processes(wharf: &Wharf) -> Server {
+    let config = wharf.configure("[processes]\nenabled = true\n");
+    let mut options = vec!["--config", &*config];
+    if let Some(nobody) = nobody() {
+        data_of(wharf, &nobody);
+        open_to_all(&wharf.scratch());
+        options.extend(["--user", "nobody"]);
+    }
+    wharf.serve(&options)
+}
+
+#[test]
+fn what_starts_processes_is_outside_of_the_fence_and_ends_with_the_server() {
+    let wharf = wharf();
+    let server = with_processes(&wharf);
+    let said = server.await_log(&["processes: "]);
+    if said.contains("processes: none") {
+        eprintln!("SKIPPED: {said}");
+        return;
+    }
+    assert!(said.contains("processes: confined by"), "{said}");
+    is_fenced(&server);
+    let [launcher] = *server.children() else {
+        panic!("one launcher, and no other");
+    };
+    let status = std::fs::read_to_string(format!("/proc/{launcher}/status")).expect("runs");
+    let line = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.expect("a line").trim().to_owned()
+    };
+    assert_eq!(line("NoNewPrivs:"), "1");
+    assert_eq!(line("CapEff:"), "0".repeat(16));
+    // A Ctrl-C for all in the terminal is the server's to judge.
+    for signal in ["INT", "HUP", "TERM"] {
+        let killed = std::process::Command::new("kill")
+            .args(["-s", signal, &launcher.to_string()])
+            .status();
+        assert!(killed.expect("runs").success());
+    }
+    server.signal("HUP");
+    server.await_log(&["configuration read again"]);
+    assert_eq!(server.children(), [launcher]);
+    server.kill();
+    let gone = || !Path::new("/proc").join(launcher.to_string()).exists();
+    let started = std::time::Instant::now();
+    while !gone() {
+        assert!(started.elapsed().as_secs() < 60, "the launcher is left");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_server_that_is_root_runs_no_processes_and_says_why() {
+    if !geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    let wharf = wharf();
+    let config = wharf.configure("[processes]\nenabled = true\n");
+    let server = wharf.serve(&["--config", &config]);
+    server.await_log(&["processes: none", "root", "--user"]);
+    let server = wharf_without(server, &wharf);
+    server.await_log(&["processes: off"]);
+    assert_eq!(server.children(), [0; 0]);
+}
+
+/// The same server without its configuration, once the first one is gone.
+fn wharf_without(server: Server, wharf: &Wharf) -> Server {
+    server.kill();
+    wharf.serve(&[])
+}

@@ -75,6 +75,9 @@ enum Command {
     Doctor(doctor::Args),
     /// Work on a server interactively.
     Shell(shell::Args),
+    /// A part of the server that runs commands of accounts.
+    #[command(name = wharf_process::SUBCOMMAND, hide = true)]
+    ProcessStage { stage: wharf_process::Stage },
 }
 
 /// Runs what the command line says.
@@ -97,6 +100,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Hash(args) => hash::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Shell(args) => shell::run(args),
+        Command::ProcessStage { stage } => return stage.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -120,7 +120,7 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
         DataDirectory::make_for(user, &config.data_dir)?;
     }
     let standing = privileges::give_up(user)?;
-    let foundation = Foundation::lay(&config, ports)?;
+    let foundation = Foundation::lay(&config, args.place.file(), ports)?;
     // Read from files that are out of reach afterwards.
     let cores = available_parallelism().map_or(1, NonZeroUsize::get);
     let reach = Reach::of(&config, args.place.file(), foundation.data_dir());
@@ -158,6 +158,7 @@ async fn serve(
     let server = Server::start_on(foundation, &config).await?;
     standing.log();
     fence.log();
+    server.processes().log();
     if let Some(reach) = fence.reach() {
         server.warn_of_homes_outside(reach).await?;
     }
@@ -171,7 +172,7 @@ async fn serve(
             Ok(fresh) => {
                 if fixed(&fresh) != fixed(&config) {
                     tracing::warn!(
-                        "data_dir, home_roots, user, sandbox, listen and proxies hold from the next start on"
+                        "data_dir, home_roots, user, sandbox, listen, proxies and processes.enabled hold from the next start on"
                     );
                 }
                 server.reload(&fresh);
@@ -236,6 +237,7 @@ fn fixed(config: &Config) -> impl PartialEq {
         folders,
         config.user.clone(),
         config.sandbox,
+        config.processes.enabled,
     )
 }
 

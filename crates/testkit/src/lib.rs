@@ -258,6 +258,18 @@ impl Server {
             .collect()
     }
 
+    /// The numbers of the processes that it has started and that have not ended.
+    pub fn children(&self) -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("runs");
+        let children = tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+        let children: Vec<String> = children.collect();
+        let numbers = children.iter().flat_map(|line| line.split_whitespace());
+        numbers
+            .map(|number| number.parse().expect("a number"))
+            .collect()
+    }
+
     /// `kill -9`, and wait until it is gone.
     pub fn kill(mut self) {
         self.child.kill().expect("runs");
