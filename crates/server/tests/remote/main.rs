@@ -1,5 +1,8 @@
-//! What a client reaches through SSH: remote commands, each beside the tools and clients whose
-//! place they take.
+//! What a client reaches through SSH: remote commands and SFTP, beside the tools whose place they
+//! take and with the clients that use them.
 
 mod exec;
+mod openssh;
 mod room;
+mod sftp;
+mod stdio;

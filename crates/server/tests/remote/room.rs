@@ -6,12 +6,15 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use futures_util::future::BoxFuture;
 use tokio::io::AsyncReadExt as _;
+use tokio_util::sync::CancellationToken;
 use wharf_model::{PermissionRules, QuotaLimits, Refusal, Usage, VirtualPath};
 use wharf_server::exec::{Streams, run};
+use wharf_server::sftp::{AttributePolicy, SftpOptions};
 use wharf_vfs::storage::Storage;
 use wharf_vfs::storage::local::{LocalOptions, LocalStorage};
 use wharf_vfs::storage::memory::MemoryStorage;
@@ -87,10 +90,15 @@ impl Room {
     }
 
     async fn on(directory: tempfile::TempDir, rules: PermissionRules, limits: QuotaLimits) -> Self {
-        let root = Dir::open_ambient_dir(directory.path(), ambient_authority()).expect("opens");
-        let storage = LocalStorage::new(root, LocalOptions::default());
-        let vfs = vfs_on(Arc::new(storage), rules, limits).await;
+        let vfs = Self::at(directory.path(), rules, limits).await;
         Self { directory, vfs }
+    }
+
+    /// What a server sees whose home is a directory of somebody else.
+    pub(crate) async fn at(home: &Path, rules: PermissionRules, limits: QuotaLimits) -> Vfs {
+        let root = Dir::open_ambient_dir(home, ambient_authority()).expect("opens");
+        let storage = LocalStorage::new(root, LocalOptions::default());
+        vfs_on(Arc::new(storage), rules, limits).await
     }
 
     pub(crate) async fn run(&self, line: &str, input: &[u8]) -> Ran {
@@ -100,8 +108,21 @@ impl Room {
 
 /// A home in memory, empty and without a limit.
 pub(crate) async fn in_memory() -> Vfs {
-    let storage = Arc::new(MemoryStorage::new());
-    vfs_on(storage, PermissionRules::default(), QuotaLimits::default()).await
+    in_memory_with(PermissionRules::default(), QuotaLimits::default()).await
+}
+
+/// A home in memory.
+pub(crate) async fn in_memory_with(rules: PermissionRules, limits: QuotaLimits) -> Vfs {
+    vfs_on(Arc::new(MemoryStorage::new()), rules, limits).await
+}
+
+/// A session of `alice`.
+pub(crate) fn sftp_options(stop: CancellationToken) -> SftpOptions {
+    SftpOptions {
+        account: Bytes::from_static(b"alice"),
+        attributes: AttributePolicy::Refuse,
+        stop,
+    }
 }
 
 async fn vfs_on(storage: Arc<dyn Storage>, rules: PermissionRules, limits: QuotaLimits) -> Vfs {
