@@ -5,8 +5,11 @@
 //! committed corpora, so that every change meets what was once found.
 
 mod client;
+mod exec;
 mod ftp;
+mod home;
 mod session;
+mod sftp;
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
@@ -24,6 +27,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("netrc", client::netrc),
     ("known_hosts", client::known_hosts),
     ("session", session::session),
+    ("sftp", sftp::packets),
+    ("sftp_session", sftp::session),
+    ("exec", exec::exec),
 ];
 
 /// Runs the target called `name` on `input`.

@@ -18,7 +18,7 @@ use wharf_server::door::{HomeOpener, HomeUnavailable};
 use wharf_vfs::{Home, UsageJournal};
 
 /// The quota of the account: little enough to be met.
-pub(super) const QUOTA: Usage = Usage {
+pub(crate) const QUOTA: Usage = Usage {
     bytes: 64 * 1024,
     files: 12,
 };
@@ -39,7 +39,7 @@ impl HomeOpener for OneHome {
 }
 
 /// Usage is kept by nobody.
-pub(super) struct Forgetful;
+pub(crate) struct Forgetful;
 
 impl UsageJournal for Forgetful {
     fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {

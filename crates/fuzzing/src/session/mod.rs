@@ -33,7 +33,8 @@ use wharf_vfs::storage::Storage as _;
 use wharf_vfs::storage::memory::MemoryStorage;
 use wharf_vfs::{Home, Ledger};
 
-use account::{AUTHENTICATOR, Forgetful, OneHome, QUOTA, READ_ONLY};
+use account::{AUTHENTICATOR, OneHome, READ_ONLY};
+pub(crate) use account::{Forgetful, QUOTA};
 use client::{Client, Pipes};
 
 /// Longest script: what fits into the pipes without waiting.

@@ -1,0 +1,62 @@
+//! Remote commands.
+
+use std::io::Cursor;
+
+use tokio::io::{AsyncReadExt as _, duplex};
+use wharf_model::VirtualPath;
+use wharf_server::exec::{Streams, run, run_shell};
+
+use crate::home::{self, MemoryHome};
+
+/// Longest input: what a person could look through.
+const MAX_INPUT_BYTES: usize = 8 * 1024;
+
+/// Bytes that a pipe holds before its writer waits.
+const PIPE_BYTES: usize = 1024;
+
+/// Whatever is typed: no panic, an end, and the ledger says what the storage holds. What
+/// stands before the first NUL are lines for a shell; each line behind it is a command of
+/// its own, whose input is the line after it.
+pub(crate) fn exec(input: &[u8]) {
+    if input.len() > MAX_INPUT_BYTES {
+        return;
+    }
+    home::run(async {
+        let home = MemoryHome::new();
+        let mut parts = input.splitn(2, |byte| *byte == 0);
+        let (first, second) = (parts.next().unwrap_or_default(), parts.next());
+        let commands = second.unwrap_or(first);
+        if second.is_some() {
+            play(&home, None, first).await;
+        }
+        let mut lines = commands.split(|byte| *byte == b'\n');
+        while let Some(command) = lines.next() {
+            play(&home, Some(command), lines.next().unwrap_or_default()).await;
+        }
+    });
+}
+
+/// Runs a command, or a shell where there is none, with `input`.
+async fn play(home: &MemoryHome, command: Option<&[u8]>, input: &[u8]) {
+    let (output, mut output_end) = duplex(PIPE_BYTES);
+    let (errors, mut errors_end) = duplex(PIPE_BYTES);
+    let streams = Streams::new(Cursor::new(input.to_vec()), output, errors);
+    let root = VirtualPath::root();
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let running = async {
+        match command {
+            Some(command) => run(command, &home.vfs, &root, streams).await,
+            None => run_shell(&home.vfs, &root, streams.with_terminal()).await,
+        }
+    };
+    let (status, read, read_errors) = tokio::join!(
+        running,
+        output_end.read_to_end(&mut output),
+        errors_end.read_to_end(&mut errors),
+    );
+    assert!(read.is_ok() && read_errors.is_ok());
+    if status.code() == 127 {
+        assert!(!errors.is_empty(), "a command that is not known is named");
+    }
+    home.check().await;
+}
