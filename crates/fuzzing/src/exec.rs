@@ -1,9 +1,10 @@
-//! Remote commands.
+//! Remote commands, and the lines of scp.
 
 use std::io::Cursor;
 
 use tokio::io::{AsyncReadExt as _, duplex};
 use wharf_model::VirtualPath;
+use wharf_proto::scp::{MAX_LINE_BYTES, Message, WARNING, complaint};
 use wharf_server::exec::{Streams, run, run_shell};
 
 use crate::home::{self, MemoryHome};
@@ -59,4 +60,38 @@ async fn play(home: &MemoryHome, command: Option<&[u8]>, input: &[u8]) {
         assert!(!errors.is_empty(), "a command that is not known is named");
     }
     home.check().await;
+}
+
+/// Whatever the other end of scp sends: a line that was read is the same when it is written; a
+/// complaint is one line; what takes files and what sends them end, and the ledger holds.
+pub(crate) fn scp(input: &[u8]) {
+    if input.len() > MAX_INPUT_BYTES {
+        return;
+    }
+    for line in input.split(|byte| *byte == b'\n') {
+        if let Ok(message) = Message::parse(line) {
+            let mut written = message.to_line();
+            assert_eq!(written.pop(), Some(b'\n'));
+            assert!(!written.contains(&b'\n'));
+            assert_eq!(Message::parse(&written), Ok(message));
+        }
+    }
+    let line = complaint(WARNING, input, "no");
+    assert!(line.len() <= MAX_LINE_BYTES + 1);
+    assert_eq!(
+        line.iter().position(|byte| *byte == b'\n'),
+        Some(line.len() - 1)
+    );
+    home::run(async {
+        let home = MemoryHome::new();
+        for command in [
+            "scp -t .",
+            "scp -rpdt /",
+            "scp -t new",
+            "scp -rpf * nothing",
+            "scp -f f",
+        ] {
+            play(&home, Some(command.as_bytes()), input).await;
+        }
+    });
 }

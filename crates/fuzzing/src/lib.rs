@@ -30,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("sftp", sftp::packets),
     ("sftp_session", sftp::session),
     ("exec", exec::exec),
+    ("scp", exec::scp),
 ];
 
 /// Runs the target called `name` on `input`.

@@ -1,4 +1,4 @@
-//! FTP, SFTP and the command lines of remote commands, as pure functions between
+//! FTP, SFTP, scp and the command lines of remote commands, as pure functions between
 //! bytes and types; no IO, no clock, no async.
 //!
 //! ```text
@@ -8,12 +8,13 @@
 //! command line ─► Script ─► words and patterns
 //! ```
 //!
-//! SFTP draws its own picture in [`sftp`]. Both ends of Wharf use the same types. Every
+//! SFTP and scp draw their own pictures in [`sftp`] and [`scp`]. Both ends of Wharf use the same types. Every
 //! parser takes any bytes in any chunking, bounds what it keeps, and panics on none.
 
 pub mod ascii;
 pub mod exec;
 pub mod ftp;
 pub mod line;
+pub mod scp;
 pub mod sftp;
 pub mod time;

@@ -1,12 +1,12 @@
 //! Remote commands without a process: a small shell on the virtual file system.
 //!
 //! ```text
-//! SSH exec ──► run ──────┐                       ┌► text, list, facts, files, find, digest
+//! SSH exec ──► run ──────┐                       ┌► text, list, facts, files, find, digest, scp
 //! SSH shell ─► run_shell ┴► Interpreter ─► TABLE ┤
 //!                            (proto::exec)       └► state (cd, pwd, export …)
 //! ```
 //!
-//! Names, options, exit statuses and formats are those of GNU coreutils and findutils.
+//! Names, options, exit statuses and formats are those of GNU coreutils and findutils, and of OpenSSH's scp.
 //! Permission, quota and jail are [`Vfs`]'s: nothing here decides about them.
 //!
 //! Invariants: every command streams, so that what a client asks for costs it time and
@@ -23,6 +23,7 @@ mod list;
 mod moment;
 mod quote;
 mod refusal;
+mod scp;
 mod state;
 mod streams;
 mod table;

@@ -9,7 +9,7 @@ use wharf_model::{Refusal, VirtualPath};
 use super::interpreter::Interpreter;
 use super::quote::{quoted, quoted_if_needed};
 use super::streams::Streams;
-use super::{ExitStatus, digest, facts, files, find, list, refusal, state, text};
+use super::{ExitStatus, digest, facts, files, find, list, refusal, scp, state, text};
 
 /// What a command comes to; an error means that a stream to the client is gone.
 pub(super) type Outcome = io::Result<ExitStatus>;
@@ -100,7 +100,7 @@ pub(super) const fn optional(
 }
 
 /// Every command, in the order in which `help` shows them.
-pub(super) static TABLE: [&Spec; 37] = [
+pub(super) static TABLE: [&Spec; 38] = [
     &list::LS,
     &text::CAT,
     &text::HEAD,
@@ -125,6 +125,7 @@ pub(super) static TABLE: [&Spec; 37] = [
     &digest::SHA512SUM,
     &digest::B3SUM,
     &digest::CRC32,
+    &scp::SCP,
     &state::ECHO,
     &state::TRUE,
     &state::COLON,

@@ -1,8 +1,9 @@
-//! What a client reaches through SSH: remote commands and SFTP, beside the tools whose place they
+//! What a client reaches through SSH: remote commands, SFTP and scp, beside the tools whose place they
 //! take and with the clients that use them.
 
 mod exec;
 mod openssh;
 mod room;
+mod scp;
 mod sftp;
 mod stdio;

@@ -73,6 +73,19 @@ impl Ends {
         self.home.path().join(name)
     }
 
+    /// Runs `scp` with the old protocol.
+    fn scp(&self, arguments: &[&str], quota: Option<u64>) -> Output {
+        let mut command = client("scp", self.local.path(), self.home.path(), quota);
+        command.arg("-O").arg("-S").arg(stand_in()).args(arguments);
+        command.stdin(Stdio::null()).output().expect("runs")
+    }
+
+    /// The same, which must go well.
+    fn scp_done(&self, arguments: &[&str]) {
+        let output = self.scp(arguments, None);
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    }
+
     /// Runs a batch of `sftp`.
     fn sftp(&self, batch: &str, quota: Option<u64>) -> Output {
         let mut command = client("sftp", self.local.path(), self.home.path(), quota);
@@ -206,4 +219,104 @@ fn sftp_is_told_what_is_refused() {
     let told = ends.sftp("df\n", Some(20_480));
     // In KiB; what was cut is kept for who resumes, and counts.
     assert!(said(&told).contains("20"), "{}", said(&told));
+}
+
+#[test]
+fn scp_takes_and_sends_files() {
+    let Some(ends) = Ends::new("scp") else { return };
+    let sent = write_file(&ends.local("big"), 20_000_001);
+    put(&ends.local("empty"), b"");
+    make_directory(&ends.home("d"));
+    ends.scp_done(&["big", "host:"]);
+    ends.scp_done(&["big", "host:/d/other"]);
+    ends.scp_done(&["big", "empty", "host:d"]);
+    ends.scp_done(&["empty", "host:'a name with spaces'"]);
+    for path in ["big", "d/other", "d/big"] {
+        assert!(content(&ends.home(path)) == sent, "{path}");
+    }
+    assert!(content(&ends.home("a name with spaces")).is_empty());
+    ends.scp_done(&["host:big", "back"]);
+    // The client itself compares the name with what it asked for, and knows backslashes only.
+    ends.scp_done(&["host:a\\ name\\ with\\ spaces", "none"]);
+    make_directory(&ends.local("all"));
+    ends.scp_done(&["host:d/*", "all"]);
+    for path in ["back", "all/other", "all/big"] {
+        assert!(content(&ends.local(path)) == sent, "{path}");
+    }
+    assert!(content(&ends.local("none")).is_empty());
+    assert!(content(&ends.local("all/empty")).is_empty());
+}
+
+#[test]
+fn scp_copies_trees_with_modes_and_times() {
+    let Some(ends) = Ends::new("scp") else { return };
+    for path in ["tree", "tree/below", "tree/hollow", "tree/below/deep"] {
+        make_directory(&ends.local(path));
+    }
+    put(&ends.local("tree/a"), b"a");
+    put(&ends.local("tree/below/deep/b"), b"b");
+    set_facts(&ends.local("tree/below/deep/b"), 0o640, 1_234_567_890);
+    set_facts(&ends.local("tree/below"), 0o750, 1_234_567_891);
+    ends.scp_done(&["-rp", "tree", "host:/"]);
+    // Now that it is there, it goes into it.
+    ends.scp_done(&["-r", "tree", "host:tree"]);
+    ends.scp_done(&["-rp", "host:tree", "back"]);
+    let homes = ["tree", "tree/tree"].map(|path| ends.home(path));
+    for root in homes
+        .iter()
+        .chain(&[ends.local("back"), ends.local("back/tree")])
+    {
+        assert_eq!(content(&root.join("a")), b"a");
+        assert_eq!(content(&root.join("below/deep/b")), b"b");
+        assert!(facts(&root.join("hollow")).is_dir());
+    }
+    for root in [ends.home("tree"), ends.local("back")] {
+        let file = facts(&root.join("below/deep/b"));
+        assert_eq!((file.mode() & 0o777, file.mtime()), (0o640, 1_234_567_890));
+        let directory = facts(&root.join("below"));
+        assert_eq!(
+            (directory.mode() & 0o777, directory.mtime()),
+            (0o750, 1_234_567_891)
+        );
+    }
+}
+
+#[test]
+fn scp_is_told_what_is_refused_and_the_rest_goes_on() {
+    let Some(ends) = Ends::new("scp") else { return };
+    put(&ends.local("large"), &[1; 50_000]);
+    put(&ends.local("small"), b"small");
+    make_directory(&ends.home("d"));
+    put(&ends.home("f"), b"old");
+    std::os::unix::fs::symlink("/etc", ends.home("out")).expect("made");
+    std::os::unix::fs::symlink(".", ends.home("d/loop")).expect("made");
+    put(&ends.home("d/g"), b"g");
+    for (arguments, expected) in [
+        (&["large", "small", "host:d"][..], "Disk quota exceeded"),
+        (&["large", "host:f"], "Disk quota exceeded"),
+        (&["small", "host:nowhere/f"], "No such file or directory"),
+        (&["small", "small", "host:f"], "Not a directory"),
+        (&["small", "host:out/stolen"], "No such file or directory"),
+        (&["host:nothing", "x"], "No such file or directory"),
+        (&["host:out/passwd", "x"], "No such file or directory"),
+        (&["host:../../etc/passwd", "x"], "No such file or directory"),
+        (&["host:d", "x"], "not a regular file"),
+        (
+            &["-r", "host:d", "back"],
+            "a link to a directory is not followed",
+        ),
+    ] {
+        let output = ends.scp(arguments, Some(20_000));
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(
+            said(&output).contains(expected),
+            "{arguments:?}: {}",
+            said(&output)
+        );
+    }
+    assert_eq!(content(&ends.home("d/small")), b"small");
+    assert_eq!(content(&ends.home("f")), b"old");
+    assert!(!ends.home("d/large").exists() && !ends.local("x").exists());
+    assert_eq!(content(&ends.local("back/g")), b"g");
+    assert!(!Path::new("/etc/stolen").exists());
 }
