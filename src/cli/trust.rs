@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -12,7 +13,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use wharf_client::{
     BoundServers, ClientError, Encryption, EncryptionPolicy, Known, Scheme, Stranger, Trust,
-    find_known, known_line,
+    find_known, is_host_known, known_line,
 };
 use wharf_net::BareEnd;
 
@@ -86,6 +87,7 @@ impl TlsArgs {
             trust: Arc::new(KnownHosts {
                 path: self.known_hosts.clone().or_else(default_path),
                 accept_new: self.accept_new,
+                warned: AtomicBool::new(false),
             }),
             bare_end: if self.tolerate_bare_end {
                 BareEnd::Tolerated
@@ -138,9 +140,26 @@ struct KnownHosts {
     /// `None` where there is no home directory: nothing is remembered then.
     path: Option<PathBuf>,
     accept_new: bool,
+    /// That a password goes unprotected has been said.
+    warned: AtomicBool,
 }
 
 impl KnownHosts {
+    /// What the file says; nothing where there is none.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a file of the person's own, in a place of convention or from the command line"
+    )]
+    fn text(&self) -> Result<String, ClientError> {
+        let Some(path) = &self.path else {
+            return Ok(String::new());
+        };
+        match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            read => read.map_err(|error| Self::failed(path, error)),
+        }
+    }
+
     fn failed(path: &Path, source: io::Error) -> ClientError {
         ClientError::Local {
             path: path.display().to_string(),
@@ -155,13 +174,20 @@ impl KnownHosts {
 )]
 impl Trust for KnownHosts {
     fn known(&self, server: &str) -> Result<Option<Known>, ClientError> {
-        let Some(path) = &self.path else {
-            return Ok(None);
-        };
-        match std::fs::read_to_string(path) {
-            Ok(text) => Ok(find_known(&text, server)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Self::failed(path, error)),
+        Ok(find_known(&self.text()?, server))
+    }
+
+    fn knows_host(&self, host: &str) -> Result<bool, ClientError> {
+        Ok(is_host_known(&self.text()?, host))
+    }
+
+    fn warn_of_plain_password(&self, server: &str) {
+        // Once, however many sessions a command opens.
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            eprintln!(
+                "wharf: {server} offers no encryption: everyone on the way can read the password and the files; \
+                 --tls required refuses that"
+            );
         }
     }
 

@@ -80,11 +80,20 @@ pub trait Trust: Send + Sync + fmt::Debug {
     /// [`ClientError::Local`] when it cannot be read.
     fn known(&self, server: &str) -> Result<Option<Known>, ClientError>;
 
+    /// Whether any port of `host` was met with encryption.
+    ///
+    /// # Errors
+    /// [`ClientError::Local`] when it cannot be read.
+    fn knows_host(&self, host: &str) -> Result<bool, ClientError>;
+
     /// Remembers that.
     ///
     /// # Errors
     /// [`ClientError::Local`] when it cannot be written.
     fn remember(&self, server: &str, known: Known) -> Result<(), ClientError>;
+
+    /// A password is about to go to `server` where everybody on the way can read it.
+    fn warn_of_plain_password(&self, server: &str);
 
     /// Whether a server that nothing vouches for is trusted from now on.
     fn accept<'a>(&'a self, server: &'a str, stranger: &'a Stranger) -> BoxFuture<'a, bool>;
@@ -152,11 +161,15 @@ pub struct InvalidFingerprint;
 
 /// How a server is written in a list of known ones: `host:port`.
 pub fn server_name(host: &str, port: u16) -> String {
+    format!("{}:{port}", host_name(host))
+}
+
+fn host_name(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     if host.contains(':') {
-        format!("[{host}]:{port}")
+        format!("[{host}]")
     } else {
-        format!("{host}:{port}")
+        host
     }
 }
 
@@ -174,6 +187,18 @@ pub fn find_known(text: &str, server: &str) -> Option<Known> {
             AUTHORITY => Some(Known::ByAuthority),
             fingerprint => fingerprint.parse().ok().map(Known::ByFingerprint),
         }
+    })
+}
+
+/// Whether the text of a known-hosts file has any port of `host` as one that speaks TLS.
+///
+/// A line that says how is not understood counts too: it may be of another version.
+pub fn is_host_known(text: &str, host: &str) -> bool {
+    let host = host_name(host);
+    text.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let server = words.next().and_then(|server| server.rsplit_once(':'));
+        server.is_some_and(|(name, _)| name == host) && words.next() == Some(KIND)
     })
 }
 
@@ -211,6 +236,18 @@ mod tests {
         assert_eq!(find_known(&text, "files.example:2121"), None);
         text += &known_line(&server, Known::ByAuthority);
         assert_eq!(find_known(&text, &server), Some(Known::ByAuthority));
+    }
+
+    #[test]
+    fn a_host_is_known_by_any_of_its_ports() {
+        let text = "files.example:22 ssh-ed25519 AAAA\n[2001:db8::1]:990 tls authority\n";
+        assert!(!is_host_known(text, "files.example"));
+        assert!(is_host_known(text, "2001:DB8::1"));
+        assert!(!is_host_known(text, "2001:db8:"));
+        let text = "files.example:990 tls authority\n";
+        assert!(is_host_known(text, "Files.example"));
+        assert!(!is_host_known(text, "files.example:990"));
+        assert!(!is_host_known(text, "example"));
     }
 
     #[test]

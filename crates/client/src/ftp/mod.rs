@@ -95,6 +95,11 @@ impl Credentials {
             password: Secret::new(b"anonymous@".to_vec()),
         }
     }
+
+    /// Whether they are no secret (RFC 1635 §2.1; `ftp` is the older name).
+    fn is_anonymous(&self) -> bool {
+        [&b"anonymous"[..], b"ftp"].contains(&&*self.user)
+    }
 }
 
 /// A server and how to log in to it.

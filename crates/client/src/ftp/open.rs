@@ -97,6 +97,11 @@ impl Opening {
     /// login in the servers that there are. One that wants it gets the byte as it is.
     pub(super) async fn log_in(&mut self) -> Result<(), ClientError> {
         let credentials = &self.server.credentials;
+        if let (Some(securing), false) = (&self.securing, self.is_encrypted)
+            && !credentials.is_anonymous()
+        {
+            securing.warn_of_plain_password();
+        }
         let password = credentials.password.expose();
         if credentials.user.contains(&0xff) || password.contains(&0xff) {
             let features = ask_for_features(&mut self.control).await?;

@@ -18,6 +18,7 @@ use crate::trust::{Encryption, EncryptionPolicy, Fingerprint, Known, Stranger, s
 #[derive(Debug)]
 pub(super) struct Securing {
     encryption: Arc<Encryption>,
+    host: String,
     server: String,
     known: Option<Known>,
     client: TlsClient,
@@ -58,6 +59,7 @@ impl Securing {
         let client = TlsClient::new(host, options).map_err(ClientError::EncryptionSettings)?;
         Ok(Self {
             encryption: Arc::clone(encryption),
+            host: host.to_owned(),
             server,
             known,
             client,
@@ -99,6 +101,9 @@ impl Securing {
             "encryption is required"
         } else if self.known.is_some() {
             "it was encrypted before"
+        } else if !self.is_lenient && self.encryption.trust.knows_host(&self.host)? {
+            // Who strips TLS from one port strips it from all.
+            "another port of this host was"
         } else if reply.code().is_transient_refusal() {
             // RFC 4217 §4.1 has 431 for a server that lacks something for now.
             "it may again in a while"
@@ -110,6 +115,13 @@ impl Securing {
             why,
             said: said(reply),
         })
+    }
+
+    /// Lets the caller say that a password goes where others can read it.
+    pub(super) fn warn_of_plain_password(&self) {
+        if !self.is_lenient {
+            self.encryption.trust.warn_of_plain_password(&self.server);
+        }
     }
 
     async fn handshake(&self, stream: Stream) -> Result<Stream, ClientError> {
@@ -258,17 +270,26 @@ mod tests {
     use crate::trust::{BoundServers, Trust};
     use wharf_net::BareEnd;
 
-    /// Nobody to ask, and one thing known about every server.
+    /// Nobody to ask, one thing known about every server, and whether the host has another one.
     #[derive(Debug)]
-    struct Memory(Option<Known>);
+    struct Memory(Option<Known>, bool);
 
     impl Trust for Memory {
         fn known(&self, _server: &str) -> Result<Option<Known>, ClientError> {
             Ok(self.0)
         }
 
+        fn knows_host(&self, host: &str) -> Result<bool, ClientError> {
+            assert_eq!(host, "host");
+            Ok(self.1)
+        }
+
         fn remember(&self, _server: &str, _known: Known) -> Result<(), ClientError> {
             panic!("nothing was shown")
+        }
+
+        fn warn_of_plain_password(&self, server: &str) {
+            panic!("warned of {server}")
         }
 
         fn accept<'a>(&'a self, _: &'a str, _: &'a Stranger) -> BoxFuture<'a, bool> {
@@ -276,24 +297,29 @@ mod tests {
         }
     }
 
-    /// Whether a session with `peer` stays plain after this answer to AUTH, or why not.
-    async fn stays_plain(
-        peer: &str,
-        policy: EncryptionPolicy,
-        known: Option<Known>,
-        answer: &str,
-    ) -> Result<(), String> {
+    fn securing(peer: &str, policy: EncryptionPolicy, memory: Memory) -> Securing {
         let encryption = Arc::new(Encryption {
             policy,
             roots: Vec::new(),
             identity: None,
-            trust: Arc::new(Memory(known)),
+            trust: Arc::new(memory),
             bare_end: BareEnd::Refused,
             bound: BoundServers::default(),
         });
+        let peer = peer.parse().expect("an address");
+        Securing::new(&encryption, "host", peer, Duration::from_secs(60)).expect("usable")
+    }
+
+    /// Whether a session with `peer` stays plain after this answer to AUTH, or why not.
+    async fn stays_plain(
+        peer: &str,
+        policy: EncryptionPolicy,
+        memory: Memory,
+        answer: &str,
+    ) -> Result<(), String> {
+        let securing = securing(peer, policy, memory);
         let peer: SocketAddr = peer.parse().expect("an address");
-        let deadline = Duration::from_secs(60);
-        let securing = Securing::new(&encryption, "host", peer, deadline).expect("usable");
+        let deadline = securing.deadline;
         let (near, mut far) = tokio::io::duplex(1024);
         let control = Control::new(near.into(), peer, peer, deadline);
         let greeted = async {
@@ -317,20 +343,37 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    #[should_panic(expected = "warned of host:21")]
+    fn a_password_that_goes_plain_is_warned_of() {
+        let policy = EncryptionPolicy::Optional;
+        // Nobody listens in on this machine.
+        securing("127.0.0.1:21", policy, Memory(None, false)).warn_of_plain_password();
+        securing("192.0.2.1:21", policy, Memory(None, false)).warn_of_plain_password();
+    }
+
     #[tokio::test]
     async fn a_session_stays_plain_only_where_nothing_speaks_against_it() {
         const NO: &str = "502 What?";
         let (far, here) = ("192.0.2.1:21", "127.0.0.1:21");
-        let known = Some(Known::ByAuthority);
+        let nothing = || Memory(None, false);
+        let known = || Memory(Some(Known::ByAuthority), true);
         let optional = EncryptionPolicy::Optional;
-        assert_eq!(stays_plain(far, optional, None, NO).await, Ok(()));
-        assert_eq!(stays_plain(here, optional, known, NO).await, Ok(()));
-        for (policy, known, answer, expected) in [
-            (EncryptionPolicy::Required, None, NO, "required"),
-            (optional, known, NO, "encrypted before"),
-            (optional, None, "431 Not now.", "again in a while"),
+        assert_eq!(stays_plain(far, optional, nothing(), NO).await, Ok(()));
+        assert_eq!(stays_plain(here, optional, known(), NO).await, Ok(()));
+        for (policy, memory, answer, expected) in [
+            (EncryptionPolicy::Required, nothing(), NO, "required"),
+            (optional, known(), NO, "encrypted before"),
+            // ftps:// before, and now ftp:// that somebody has stripped of AUTH.
+            (
+                optional,
+                Memory(None, true),
+                NO,
+                "another port of this host",
+            ),
+            (optional, nothing(), "431 Not now.", "again in a while"),
         ] {
-            let error = stays_plain(far, policy, known, answer).await;
+            let error = stays_plain(far, policy, memory, answer).await;
             let error = error.expect_err("is refused");
             assert!(
                 error.contains(expected) && error.contains("--tls off"),
