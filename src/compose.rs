@@ -30,7 +30,7 @@ use wharf_vfs::storage::local::LocalOptions;
 
 use crate::admin;
 use crate::admin::service::Administration;
-use crate::config::{self, Address, Config, ListenerTls, Networks};
+use crate::config::{self, Address, Config, HomeRoot, ListenerTls, Networks};
 use crate::gate::{Gate, GateRules};
 use crate::homes::Homes;
 use crate::privileges::User;
@@ -434,7 +434,7 @@ impl Server {
         let mut outside: BTreeMap<PathBuf, usize> = BTreeMap::new();
         for account in self.store.list().await? {
             if !reach.covers(&account.home) {
-                let folder = account.home.parent().unwrap_or(&account.home);
+                let folder = HomeRoot::for_home(&account.home);
                 *outside.entry(folder.to_path_buf()).or_default() += 1;
             }
         }

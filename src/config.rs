@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use wharf_model::{ByteSize, InvalidByteSize, NetworkSet};
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
-    pub(crate) home_roots: Vec<PathBuf>,
+    pub(crate) home_roots: Vec<HomeRoot>,
     pub(crate) user: String,
     pub(crate) sandbox: Sandbox,
     pub(crate) ftp: Ftp,
@@ -339,6 +339,38 @@ macro_rules! from_text {
     };
 }
 
+/// A folder that homes may lie under. The sandbox opens all of it, so it is never `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct HomeRoot(pub(crate) PathBuf);
+from_text!(HomeRoot);
+
+impl HomeRoot {
+    /// The folder to configure so that `home` may be used: the one that it lies in, if that is not `/`.
+    pub(crate) fn for_home(home: &Path) -> &Path {
+        home.parent()
+            .filter(|parent| parent.parent().is_some())
+            .unwrap_or(home)
+    }
+}
+
+impl FromStr for HomeRoot {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = Path::new(text);
+        if path.components().any(|part| part == Component::ParentDir) {
+            return Err(format!("invalid folder {text:?}; leave out \"..\""));
+        }
+        if path.has_root() && path.parent().is_none() {
+            return Err(format!(
+                "invalid folder {text:?}: the whole file system would be open to the server; expected the folder that \
+                 holds the homes, such as \"/srv/homes\""
+            ));
+        }
+        Ok(Self(path.to_path_buf()))
+    }
+}
+
 /// An address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -576,6 +608,17 @@ mod tests {
     }
 
     #[test]
+    fn a_root_for_a_home_is_never_the_whole_file_system() {
+        for (home, root) in [
+            ("/srv/homes/bob", "/srv/homes"),
+            ("/zz", "/zz"),
+            ("/a/b", "/a"),
+        ] {
+            assert_eq!(HomeRoot::for_home(Path::new(home)), Path::new(root));
+        }
+    }
+
+    #[test]
     fn a_mistake_is_named_with_its_line_and_what_was_expected() {
         let cases = [
             (
@@ -585,6 +628,14 @@ mod tests {
             (
                 "[timeouts]\n\nidle = \"10 parsecs\"\n",
                 "line 3, column 8: invalid duration \"10 parsecs\"; expected a number",
+            ),
+            (
+                "home_roots = [\"/srv\", \"//.\"]\n",
+                "line 1, column 14: invalid folder \"//.\": the whole file system would be open",
+            ),
+            (
+                "home_roots = [\"/srv/..\"]\n",
+                "line 1, column 14: invalid folder \"/srv/..\"; leave out",
             ),
             (
                 "[limits]\nper_usr = 3\n",

@@ -51,9 +51,9 @@ impl Reach {
         let mut full = vec![data.to_path_buf()];
         let mut missing = Vec::new();
         for root in &config.home_roots {
-            match std::fs::canonicalize(root) {
+            match std::fs::canonicalize(&root.0) {
                 Ok(root) => full.push(root),
-                Err(_) => missing.push(root.clone()),
+                Err(_) => missing.push(root.0.clone()),
             }
         }
         let tls = &config.tls;
@@ -162,8 +162,11 @@ impl Fence {
 
 /// Puts the fence up. For the log once the server has started: an error is to be the only line.
 pub(crate) fn enforce(mode: Sandbox, reach: Reach) -> Result<Fence, SandboxError> {
+    let is_everything = |path: &PathBuf| path.parent().is_none();
     let state = match mode {
         Sandbox::Off => State::Off,
+        // By a link: configured as it is, it would have been refused.
+        _ if reach.full.iter().any(is_everything) => return Err(SandboxError::Everything),
         Sandbox::BestEffort => attempt(&reach).unwrap_or_else(State::Refused),
         Sandbox::Required => {
             if let Some(path) = reach.missing.first() {
@@ -244,6 +247,10 @@ pub(crate) enum SandboxError {
         .0.display()
     )]
     Missing(PathBuf),
+    #[error(
+        "data_dir or a folder in home_roots leads to /, and a sandbox around everything is none; name a folder below it"
+    )]
+    Everything,
     #[error("the sandbox cannot be made")]
     Path(#[from] PathFdError),
     #[error("the sandbox cannot be made")]
@@ -257,6 +264,7 @@ pub(crate) enum SandboxError {
 )]
 mod tests {
     use super::*;
+    use crate::config::HomeRoot;
 
     #[test]
     fn files_that_are_replaced_bring_their_folders_unless_those_hold_much_else() {
@@ -286,12 +294,26 @@ mod tests {
     }
 
     #[test]
+    fn a_link_to_the_whole_file_system_is_no_root_of_homes() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/", &link).expect("linked");
+        let config = Config {
+            home_roots: vec![HomeRoot(link)],
+            ..Config::default()
+        };
+        let reach = Reach::of(&config, None, folder.path());
+        let refused = enforce(Sandbox::BestEffort, reach).err();
+        assert!(matches!(refused, Some(SandboxError::Everything)));
+    }
+
+    #[test]
     fn homes_are_covered_below_the_data_directory_and_the_roots_that_are_there() {
         let folder = tempfile::tempdir().expect("a directory");
         let root = std::fs::canonicalize(folder.path()).expect("is there");
         let missing = root.join("missing");
         let config = Config {
-            home_roots: vec![root.clone(), missing.clone()],
+            home_roots: [&root, &missing].map(|path| HomeRoot(path.clone())).into(),
             ..Config::default()
         };
         let reach = Reach::of(&config, None, Path::new("/srv/wharf"));

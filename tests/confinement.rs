@@ -278,7 +278,11 @@ fn accounts_and_configurations_that_come_later_work_inside_the_fence() {
     }
     // As editors do: another file takes the name.
     let new = wharf.scratch().join("new.toml");
-    std::fs::write(&new, "home_roots = [\"/\"]\n[ftp]\ngreeting = \"Two.\"\n").expect("written");
+    std::fs::write(
+        &new,
+        "home_roots = [\"/srv\"]\n[ftp]\ngreeting = \"Two.\"\n",
+    )
+    .expect("written");
     std::fs::rename(&new, &config).expect("renamed");
     server.signal("HUP");
     server.await_log(&["configuration read again"]);

@@ -168,6 +168,16 @@ fn mistakes_are_one_line_that_says_what_to_do() {
             "home_roots = [\"/etc\"]",
         ),
         (
+            &["user", "add", "bob", "--password-stdin", "--home", "/zz"],
+            "x\n",
+            "home_roots = [\"/zz\"]",
+        ),
+        (
+            &["user", "add", "bob", "--password-stdin", "--home", "/"],
+            "x\n",
+            "the whole file system cannot be a home",
+        ),
+        (
             &["user", "show", "nobody"],
             "",
             "see them with: wharf user list",
@@ -202,6 +212,11 @@ fn mistakes_are_one_line_that_says_what_to_do() {
         let errors = refused(&wharf, arguments, input);
         assert!(errors.contains(expected), "{arguments:?}: {errors}");
     }
+    // What was asked for is enough.
+    let root = wharf.scratch().join("zz");
+    let config = wharf.configure(&format!("home_roots = [{root:?}]\n"));
+    let root = root.to_str().expect("text");
+    wharf.add_user("carol", &["--home", root, "--config", &config]);
     let nested = wharf.home("alice").join("inside");
     let nested = nested.to_str().expect("text");
     let errors = refused(

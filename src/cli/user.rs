@@ -22,7 +22,7 @@ use wharf_model::{
 use crate::cli::CliError;
 use crate::cli::settings::Place;
 use crate::compose::{DataDirectory, make_private_directory};
-use crate::config::Config;
+use crate::config::{Config, HomeRoot};
 use crate::homes::measure;
 use crate::privileges::act_as_owner_of;
 
@@ -442,19 +442,23 @@ impl Setting {
             Some((part, real)) => real.join(home.strip_prefix(part).unwrap_or(Path::new(""))),
             None => home.to_path_buf(),
         };
-        let roots = self
-            .config
-            .home_roots
-            .iter()
-            .cloned()
-            .chain([self.data.homes()]);
-        let mut roots = roots.map(|root| std::fs::canonicalize(&root).unwrap_or(root));
-        if roots.any(|root| resolved.starts_with(&root) && resolved != root) {
+        if resolved.parent().is_none() {
+            return Err(CliError::Usage(format!(
+                "--home {}: the whole file system cannot be a home",
+                home.display()
+            )));
+        }
+        let real = |root: &Path| std::fs::canonicalize(root).unwrap_or_else(|_| root.to_path_buf());
+        let homes = real(&self.data.homes());
+        let mut roots = self.config.home_roots.iter().map(|root| real(&root.0));
+        if (resolved.starts_with(&homes) && resolved != homes)
+            || roots.any(|root| resolved.starts_with(root))
+        {
             return Ok(resolved.components().collect());
         }
-        let parent = resolved.parent().unwrap_or(&resolved).display().to_string();
+        let root = HomeRoot::for_home(&resolved).display().to_string();
         Err(CliError::Usage(format!(
-            "--home {}: outside of every allowed folder; add this to the configuration: home_roots = [{parent:?}]",
+            "--home {}: outside of every allowed folder; add this to the configuration: home_roots = [{root:?}]",
             home.display()
         )))
     }
