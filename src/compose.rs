@@ -39,6 +39,8 @@ use crate::tls::{AccountsByCertificate, Tls, TlsError};
 
 /// The file in the data directory that holds the accounts.
 const DATABASE: &str = "wharf.db";
+/// What SQLite writes before it writes there.
+const JOURNAL: &str = "wharf.db-wal";
 /// The folder in the data directory that holds homes.
 const HOMES: &str = "homes";
 /// The file in the data directory that a running server holds locked.
@@ -111,7 +113,24 @@ impl DataDirectory {
 
     /// Opens the accounts.
     pub(crate) async fn accounts(&self) -> Result<SqliteStore, StartError> {
-        Ok(SqliteStore::open(&self.0.join(DATABASE)).await?)
+        let path = self.0.join(DATABASE);
+        // SQLite's own mode is 0644, and it gives its journals the mode of the database.
+        make_private_file(&path).map_err(|source| StartError::DataDirectory {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(SqliteStore::open(&path).await?)
+    }
+
+    /// Says in the log if the accounts were made for everybody to read, as by an earlier version.
+    fn warn_if_open(&self) {
+        for name in [DATABASE, JOURNAL] {
+            let path = self.0.join(name);
+            if is_open_to_all(&path) {
+                let path = path.display();
+                tracing::warn!(%path, "everybody on this machine can read the accounts and their password hashes; take that away: chmod o= FILE");
+            }
+        }
     }
 
     /// The socket for `wharf status` and `wharf sessions`, for the directory's
@@ -138,6 +157,7 @@ impl DataDirectory {
         reason = "the data directory is the operator's, from the configuration"
     )]
     fn lock(&self) -> Result<File, StartError> {
+        use std::os::unix::fs::OpenOptionsExt as _;
         let path = self.0.join(LOCK);
         let failed = |source| StartError::DataDirectory {
             path: path.clone(),
@@ -147,6 +167,7 @@ impl DataDirectory {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(0o600)
             .open(&path)
             .map_err(failed)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -171,6 +192,39 @@ pub(crate) fn make_private_directory(path: &Path) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
+}
+
+/// Makes an empty file that only its owner may read; one that exists stays as
+/// it is, and is not even opened: closing it would lose SQLite's locks on it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "paths of the operator, from the configuration"
+)]
+fn make_private_file(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let made = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
+}
+
+/// Whether users beyond owner and group may read or write the file, as far as
+/// the mode of its folder lets them get there.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "paths of the operator, from the configuration"
+)]
+pub(crate) fn is_open_to_all(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    let allows = |path: &Path, bits| {
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & bits != 0)
+    };
+    allows(path, 0o006) && path.parent().is_none_or(|folder| allows(folder, 0o001))
 }
 
 /// A server that accepts.
@@ -402,6 +456,7 @@ impl Server {
         }
         tokio::spawn(Arc::clone(&homes).keep_settled());
         tokio::spawn(Arc::clone(&homes).recover());
+        data.warn_if_open();
         let guarding = tokio::spawn(guard.clone().keep_synced(Arc::new(store.clone())));
         Ok(Self {
             drain,

@@ -22,7 +22,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
-use crate::compose::{TLS, make_private_directory};
+use crate::compose::{TLS, is_open_to_all, make_private_directory};
 use crate::config::{self, ClientCertificates};
 
 /// How often the files are looked at.
@@ -301,16 +301,6 @@ impl Stamp {
         let metadata = std::fs::metadata(path).ok();
         Self(metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len()))))
     }
-}
-
-/// Whether users beyond owner and group may read the file.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "paths of the operator, from the configuration"
-)]
-fn is_open_to_all(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
 impl Loaded {

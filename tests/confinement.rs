@@ -170,6 +170,35 @@ fn a_data_directory_is_made_for_the_user_and_one_of_somebody_else_is_refused() {
     refused("no-such-user", "no such user");
 }
 
+#[test]
+fn accounts_are_for_the_owner_alone_and_a_database_that_is_open_is_warned_of() {
+    let wharf = wharf();
+    let data = wharf.data();
+    std::fs::create_dir(&data).expect("made");
+    open_to_all(&data);
+    wharf.add_user("alice", &[]);
+    let server = wharf.serve(&[]);
+    let path = |name: &str| data.join(name);
+    for name in ["wharf.db", "wharf.db-wal", "wharf.db-shm", "lock"] {
+        let mode = std::fs::metadata(path(name)).expect("is there").mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let warning = "everybody on this machine can read the accounts";
+    // What comes later in the log.
+    server.await_log(&["sandbox: "]);
+    assert!(!server.log().iter().any(|line| line.contains(warning)));
+    drop(server);
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(path("wharf.db"), open).expect("ours");
+    wharf.serve(&[]).await_log(&[warning, "wharf.db"]);
+    // Nobody else gets there.
+    let closed = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&data, closed).expect("ours");
+    let server = wharf.serve(&[]);
+    server.await_log(&["sandbox: "]);
+    assert!(!server.log().iter().any(|line| line.contains(warning)));
+}
+
 /// Whether the sandbox stands; says so loudly where it does not.
 fn is_fenced(server: &Server) -> bool {
     let line = server.await_log(&["sandbox: "]);

@@ -634,6 +634,8 @@ fn certificates_are_read_again_on_sighup_and_bad_ones_leave_the_old() {
         std::fs::write(&certificate, chain).expect("written");
         std::fs::write(&key, secret).expect("written");
     };
+    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), everyone).expect("ours");
     let (first, second) = (made(), made());
     put(&first);
     let setting = setting(&format!(
@@ -645,7 +647,7 @@ fn certificates_are_read_again_on_sighup_and_bad_ones_leave_the_old() {
         lines(&output) == lines(expected)
     };
     assert!(shows(&first.0));
-    // As files are made, for everybody to read.
+    // As files and folders are made, for everybody to read.
     setting
         .server
         .await_log(&["WARN", "can read the private key"]);
