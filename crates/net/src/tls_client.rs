@@ -16,11 +16,12 @@ use tokio_rustls::rustls::client::danger::{
 };
 use tokio_rustls::rustls::client::{
     ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
-    WebPkiServerVerifier,
+    WebPkiServerVerifier, verify_server_name,
 };
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
 };
+use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
     self, CertificateError, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore,
     SignatureScheme,
@@ -76,7 +77,7 @@ impl TlsClient {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
         // A system's store may hold certificates that nothing can read any more.
-        roots.add_parsable_certificates(options.roots);
+        roots.add_parsable_certificates(options.roots.iter().cloned());
         let authorities = if roots.is_empty() {
             None
         } else {
@@ -86,6 +87,7 @@ impl TlsClient {
         };
         let judge = Arc::new(Judge {
             authorities,
+            roots: options.roots,
             pinned: options.pinned,
             provider: Arc::clone(&provider),
             first: OnceLock::new(),
@@ -272,6 +274,8 @@ impl From<&rustls::Error> for Distrust {
 /// Judges a server's certificates: by the authorities, then by the caller's own knowledge.
 struct Judge {
     authorities: Option<Arc<WebPkiServerVerifier>>,
+    /// Their certificates.
+    roots: Vec<CertificateDer<'static>>,
     pinned: Pinned,
     provider: Arc<CryptoProvider>,
     /// What the first connection showed.
@@ -290,6 +294,28 @@ impl Judge {
     fn refuse(&self, certificate: &CertificateDer<'_>, reason: Distrust) -> rustls::Error {
         *self.refused() = Some((certificate.clone().into_owned(), reason));
         CertificateError::ApplicationVerificationFailure.into()
+    }
+
+    /// Lets an authority's own certificate serve as a server's, as other clients do:
+    /// `openssl req -x509` says `CA:TRUE` of all that it makes. `error` is what was
+    /// wrong with it otherwise; that it is used so is found after its validity was checked.
+    fn judge_authority(
+        &self,
+        certificate: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        error: rustls::Error,
+    ) -> Result<(), rustls::Error> {
+        let rustls::Error::InvalidCertificate(CertificateError::Other(other)) = &error else {
+            return Err(error);
+        };
+        let is_for_that = other
+            .0
+            .downcast_ref::<webpki::Error>()
+            .is_some_and(|error| matches!(error, webpki::Error::CaUsedAsEndEntity));
+        if !is_for_that || !self.roots.iter().any(|root| root == certificate) {
+            return Err(error);
+        }
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
     }
 }
 
@@ -312,13 +338,14 @@ impl ServerCertVerifier for Judge {
             return Err(self.refuse(certificate, Distrust::Changed));
         }
         let judged = match &self.authorities {
-            Some(authorities) => {
-                authorities.verify_server_cert(certificate, chain, name, ocsp, now)
-            }
+            Some(authorities) => authorities
+                .verify_server_cert(certificate, chain, name, ocsp, now)
+                .map(drop)
+                .or_else(|error| self.judge_authority(certificate, name, error)),
             None => Err(CertificateError::UnknownIssuer.into()),
         };
         let trusted_by = match judged {
-            Ok(_) => TrustedBy::Authority,
+            Ok(()) => TrustedBy::Authority,
             Err(_) if (self.pinned)(certificate) => TrustedBy::Pin,
             Err(error) => return Err(self.refuse(certificate, Distrust::from(&error))),
         };
@@ -428,8 +455,27 @@ mod tests {
     /// A server for `localhost` and its certificate, which vouches for itself.
     fn make_server() -> (TlsServer, CertificateDer<'static>) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
-        let certificate = made.cert.der().clone();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        serving(made.cert.der().clone(), &made.signing_key)
+    }
+
+    /// As `openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -addext
+    /// subjectAltName=DNS:localhost` makes it, but for the kind of key.
+    fn make_server_as_openssl(last_year: i32) -> (TlsServer, CertificateDer<'static>) {
+        let mut params =
+            rcgen::CertificateParams::new(["localhost".to_owned()]).expect("usable names");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(last_year, 12, 31);
+        let key = rcgen::KeyPair::generate().expect("made");
+        let certificate = params.self_signed(&key).expect("made");
+        serving(certificate.der().clone(), &key)
+    }
+
+    fn serving(
+        certificate: CertificateDer<'static>,
+        key: &rcgen::KeyPair,
+    ) -> (TlsServer, CertificateDer<'static>) {
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
         let server = TlsServer::new(TlsOptions {
             chain: vec![certificate.clone()],
             key,
@@ -480,6 +526,30 @@ mod tests {
         let by_pin = client("localhost", &[], Some(&certificate));
         meet(&server, &by_pin).await.expect("is trusted");
         assert_eq!(by_pin.trusted_by(), Some(TrustedBy::Pin));
+    }
+
+    #[tokio::test]
+    async fn an_authority_may_be_the_server_itself_in_its_time_and_by_its_name() {
+        let (server, certificate) = make_server_as_openssl(2098);
+        let itself = client("localhost", &[&certificate], None);
+        meet(&server, &itself).await.expect("is trusted");
+        assert_eq!(itself.trusted_by(), Some(TrustedBy::Authority));
+        let (expired, old) = make_server_as_openssl(2021);
+        let (_, other) = make_server_as_openssl(2098);
+        for (server, host, root, expected) in [
+            (&server, "example.org", &certificate, Distrust::WrongName),
+            (&expired, "localhost", &old, Distrust::Expired),
+            (&server, "localhost", &other, Distrust::UnknownAuthority),
+        ] {
+            let client = client(host, &[root], None);
+            let (near, far) = tokio::io::duplex(1 << 16);
+            let accept = server.accept(far.into(), TicketOwner::new(OWNER));
+            let (_, connected) = tokio::join!(accept, client.connect(near.into()));
+            match connected {
+                Err(HandshakeError::Untrusted { reason, .. }) => assert_eq!(reason, expected),
+                other => panic!("{expected:?}: {other:?}"),
+            }
+        }
     }
 
     #[tokio::test]
