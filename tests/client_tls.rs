@@ -168,7 +168,14 @@ fn a_new_server_is_refused_or_accepted_and_a_changed_one_always_refused() {
         let errors = text(&output.stderr);
         errors.contains("HAS CHANGED") && {
             assert_eq!(output.status.code(), Some(12), "{errors}");
-            assert!(errors.contains("remove the server's lines"), "{errors}");
+            let known = setting.known_hosts();
+            let old = known.split_whitespace().last().expect("a fingerprint");
+            assert!(
+                errors.contains(&format!("was {old} and is sha256:")),
+                "{errors}"
+            );
+            let place = "/.config/wharf/known_hosts (the last one is line 1)";
+            assert!(errors.contains(place), "{errors}");
             true
         }
     });

@@ -12,9 +12,10 @@ use rustix::fs::{FlockOperation, flock};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use wharf_client::{
-    BoundServers, ClientError, Encryption, EncryptionPolicy, Known, Scheme, Stranger, Trust,
-    find_known, is_host_known, known_line,
+    BoundServers, ClientError, Encryption, EncryptionPolicy, Known, Remembered, Scheme, Stranger,
+    Trust, find_known, is_host_known, known_line,
 };
+use wharf_model::escape_for_display;
 use wharf_net::BareEnd;
 
 use crate::cli::CliError;
@@ -173,8 +174,15 @@ impl KnownHosts {
     reason = "a file of the person's own, in a place of convention or from the command line"
 )]
 impl Trust for KnownHosts {
-    fn known(&self, server: &str) -> Result<Option<Known>, ClientError> {
-        Ok(find_known(&self.text()?, server))
+    fn known(&self, server: &str) -> Result<Option<Remembered>, ClientError> {
+        let found = find_known(&self.text()?, server);
+        Ok(found
+            .zip(self.path.as_ref())
+            .map(|((line, known), path)| Remembered {
+                known,
+                file: escape_for_display(path.as_os_str().as_encoded_bytes()),
+                line,
+            }))
     }
 
     fn knows_host(&self, host: &str) -> Result<bool, ClientError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use wharf_model::{DigestAlgorithm, PathError, escape_for_display};
 use wharf_net::{HandshakeError, TlsClientError};
 
-use crate::trust::Stranger;
+use crate::trust::{Remembered, Stranger};
 use crate::url::UrlError;
 
 /// Why something that was asked of a server, or of the local disk beside it, failed.
@@ -100,10 +100,12 @@ pub enum ClientError {
         stranger: Stranger,
     },
     /// The server shows another certificate than the one it was met with.
-    #[error("THE CERTIFICATE OF {server} HAS CHANGED, and {} ({}). Somebody may be listening in. If the server's operator confirms the change, remove the server's lines from the known-hosts file", .stranger.reason, .stranger.fingerprint)]
+    #[error("THE CERTIFICATE OF {server} HAS CHANGED: it was {} and is {}, and {}. Somebody may be listening in. If the server's operator confirms the change, remove the lines of {server} from {} (the last one is line {})", .remembered.known, .stranger.fingerprint, .stranger.reason, .remembered.file, .remembered.line)]
     ServerChanged {
         /// `host:port`.
         server: String,
+        /// What it was known as.
+        remembered: Box<Remembered>,
         /// What it shows now.
         stranger: Stranger,
     },

@@ -49,8 +49,8 @@ pub use remote::{
 };
 pub use transfer::{Download, Listed, TransferOptions, Transfers, Upload};
 pub use trust::{
-    BoundServers, Encryption, EncryptionPolicy, Fingerprint, InvalidFingerprint, Known, Stranger,
-    Trust, find_known, is_host_known, known_line, server_name,
+    BoundServers, Encryption, EncryptionPolicy, Fingerprint, InvalidFingerprint, Known, Remembered,
+    Stranger, Trust, find_known, is_host_known, known_line, server_name,
 };
 pub use url::{RemoteUrl, Scheme, UrlComponent, UrlError, UrlPart, UrlPath};
 pub use walk::{TreeEntry, WalkOptions, below, walk_local, walk_remote};

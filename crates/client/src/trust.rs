@@ -52,6 +52,26 @@ pub enum Known {
     ByFingerprint(Fingerprint),
 }
 
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ByAuthority => f.write_str("one that an authority vouched for"),
+            Self::ByFingerprint(fingerprint) => fingerprint.fmt(f),
+        }
+    }
+}
+
+/// What is known about a server, and where that is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// What.
+    pub known: Known,
+    /// The file.
+    pub file: String,
+    /// The last line in it that is about the server; they count from 1.
+    pub line: usize,
+}
+
 /// Servers that take a data connection only if it resumes its session's TLS,
 /// as long as the process lives. A session with one of them ends when it has
 /// nothing left to resume: with TLS 1.3 each ticket serves once.
@@ -78,7 +98,7 @@ pub trait Trust: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`ClientError::Local`] when it cannot be read.
-    fn known(&self, server: &str) -> Result<Option<Known>, ClientError>;
+    fn known(&self, server: &str) -> Result<Option<Remembered>, ClientError>;
 
     /// Whether any port of `host` was met with encryption.
     ///
@@ -173,20 +193,22 @@ fn host_name(host: &str) -> String {
     }
 }
 
-/// What the text of a known-hosts file says about `server`; the last line counts.
+/// What the text of a known-hosts file says about `server`, and in which line, from 1 on; the last one counts.
 ///
 /// A line is `host:port tls authority` or `host:port tls sha256:…`; `#` begins
 /// a comment, and what else a line says is left to other versions.
-pub fn find_known(text: &str, server: &str) -> Option<Known> {
-    text.lines().rev().find_map(|line| {
+pub fn find_known(text: &str, server: &str) -> Option<(usize, Known)> {
+    let lines: Vec<&str> = text.lines().collect();
+    lines.iter().enumerate().rev().find_map(|(index, line)| {
         let mut words = line.split_ascii_whitespace();
         if words.next() != Some(server) || words.next() != Some(KIND) {
             return None;
         }
-        match words.next()? {
-            AUTHORITY => Some(Known::ByAuthority),
-            fingerprint => fingerprint.parse().ok().map(Known::ByFingerprint),
-        }
+        let known = match words.next()? {
+            AUTHORITY => Known::ByAuthority,
+            fingerprint => Known::ByFingerprint(fingerprint.parse().ok()?),
+        };
+        Some((index + 1, known))
     })
 }
 
@@ -230,12 +252,15 @@ mod tests {
         text += &known_line(&server_name("::1", 990), Known::ByAuthority);
         assert_eq!(
             find_known(&text, &server),
-            Some(Known::ByFingerprint(fingerprint(1)))
+            Some((4, Known::ByFingerprint(fingerprint(1))))
         );
-        assert_eq!(find_known(&text, "[::1]:990"), Some(Known::ByAuthority));
+        assert_eq!(
+            find_known(&text, "[::1]:990"),
+            Some((5, Known::ByAuthority))
+        );
         assert_eq!(find_known(&text, "files.example:2121"), None);
         text += &known_line(&server, Known::ByAuthority);
-        assert_eq!(find_known(&text, &server), Some(Known::ByAuthority));
+        assert_eq!(find_known(&text, &server), Some((6, Known::ByAuthority)));
     }
 
     #[test]

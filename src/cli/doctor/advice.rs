@@ -38,8 +38,8 @@ pub(super) fn advice(error: &ClientError) -> String {
              --ca-file with the certificate of its authority"
         }
         ClientError::ServerChanged { .. } => {
-            "do not log in before the server's operator confirms the new fingerprint; then remove the \
-             server's lines from the known-hosts file"
+            "do not log in before the server's operator confirms the new fingerprint; then remove these \
+             lines and accept the new one"
         }
         ClientError::Login(_) => {
             "check the user and the password; some servers take passwords over TLS only, and some \

@@ -11,7 +11,9 @@ use wharf_proto::ftp::reply::Reply;
 
 use super::control::{Control, said};
 use crate::error::{ClientError, Said, Waiting};
-use crate::trust::{Encryption, EncryptionPolicy, Fingerprint, Known, Stranger, server_name};
+use crate::trust::{
+    Encryption, EncryptionPolicy, Fingerprint, Known, Remembered, Stranger, server_name,
+};
 
 /// What one session does about encryption: decided before it connects, carried
 /// out by [`Securing::at_once`] or [`Securing::by_command`].
@@ -20,7 +22,7 @@ pub(super) struct Securing {
     encryption: Arc<Encryption>,
     host: String,
     server: String,
-    known: Option<Known>,
+    remembered: Option<Remembered>,
     client: TlsClient,
     /// Any certificate will do: the peer is on this machine.
     is_lenient: bool,
@@ -39,11 +41,12 @@ impl Securing {
         let server = server_name(host, peer.port());
         let is_lenient = encryption.policy == EncryptionPolicy::Optional
             && peer.ip().to_canonical().is_loopback();
-        let known = if is_lenient {
+        let remembered = if is_lenient {
             None
         } else {
             encryption.trust.known(&server)?
         };
+        let known = remembered.as_ref().map(|remembered| remembered.known);
         let options = TlsClientOptions {
             roots: encryption.roots.clone(),
             pinned: Arc::new(move |certificate| {
@@ -61,7 +64,7 @@ impl Securing {
             encryption: Arc::clone(encryption),
             host: host.to_owned(),
             server,
-            known,
+            remembered,
             client,
             is_lenient,
             deadline,
@@ -99,7 +102,7 @@ impl Securing {
     fn may_stay_plain(&self, reply: &Reply) -> Result<(), ClientError> {
         let why = if self.encryption.policy == EncryptionPolicy::Required {
             "encryption is required"
-        } else if self.known.is_some() {
+        } else if self.remembered.is_some() {
             "it was encrypted before"
         } else if !self.is_lenient && self.encryption.trust.knows_host(&self.host)? {
             // Who strips TLS from one port strips it from all.
@@ -152,7 +155,8 @@ impl Securing {
 
     fn remember_authority(&self) -> Result<(), ClientError> {
         let by_authority = self.client.trusted_by() == Some(TrustedBy::Authority);
-        if by_authority && !self.is_lenient && self.known != Some(Known::ByAuthority) {
+        let known = self.remembered.as_ref().map(|remembered| remembered.known);
+        if by_authority && !self.is_lenient && known != Some(Known::ByAuthority) {
             let trust = &self.encryption.trust;
             trust.remember(&self.server, Known::ByAuthority)?;
         }
@@ -160,13 +164,14 @@ impl Securing {
     }
 
     fn distrust(&self, stranger: Stranger) -> ClientError {
-        match self.known {
+        match &self.remembered {
             None => ClientError::UnknownServer {
                 server: self.server.clone(),
                 stranger,
             },
-            Some(_) => ClientError::ServerChanged {
+            Some(remembered) => ClientError::ServerChanged {
                 server: self.server.clone(),
+                remembered: Box::new(remembered.clone()),
                 stranger,
             },
         }
@@ -275,8 +280,12 @@ mod tests {
     struct Memory(Option<Known>, bool);
 
     impl Trust for Memory {
-        fn known(&self, _server: &str) -> Result<Option<Known>, ClientError> {
-            Ok(self.0)
+        fn known(&self, _server: &str) -> Result<Option<Remembered>, ClientError> {
+            Ok(self.0.map(|known| Remembered {
+                known,
+                file: "known".to_owned(),
+                line: 1,
+            }))
         }
 
         fn knows_host(&self, host: &str) -> Result<bool, ClientError> {

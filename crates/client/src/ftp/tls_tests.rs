@@ -15,7 +15,7 @@ use crate::pool::Pool;
 use crate::remote::{Connector, Remote, WriteStart};
 use crate::transfer::{Download, TransferOptions, Transfers};
 use crate::trust::{
-    BoundServers, Encryption, EncryptionPolicy, Fingerprint, Known, Stranger, Trust,
+    BoundServers, Encryption, EncryptionPolicy, Fingerprint, Known, Remembered, Stranger, Trust,
 };
 
 /// A person who says yes or no, and what was remembered.
@@ -40,10 +40,14 @@ impl Person {
 }
 
 impl Trust for Person {
-    fn known(&self, server: &str) -> Result<Option<Known>, ClientError> {
+    fn known(&self, server: &str) -> Result<Option<Remembered>, ClientError> {
         let known = self.known.lock().expect("no test panics in the lock");
-        let found = known.iter().rev().find(|(name, _)| name == server);
-        Ok(found.map(|(_, known)| *known))
+        let found = known.iter().position(|(name, _)| name == server);
+        Ok(found.map(|index| Remembered {
+            known: known[index].1,
+            file: "/home/me/known_hosts".to_owned(),
+            line: index + 1,
+        }))
     }
 
     fn knows_host(&self, host: &str) -> Result<bool, ClientError> {
@@ -203,15 +207,22 @@ async fn a_changed_certificate_is_refused_loudly_and_nobody_is_asked() {
     let person = Person::new(true);
     let connector = connector(&server, EncryptionPolicy::Required, &person);
     connector.connect().await.expect("is trusted");
+    let known = person.known.lock().expect("no panic")[0].1;
     server.set_new_certificate();
     let before = server.commands("").len();
     let error = connector.connect().await.err().expect("is refused");
-    assert!(
-        matches!(error, ClientError::ServerChanged { .. }),
-        "{error}"
-    );
-    assert!(error.to_string().contains("HAS CHANGED"), "{error}");
-    assert!(error.to_string().contains("known-hosts file"), "{error}");
+    let ClientError::ServerChanged { stranger, .. } = &error else {
+        panic!("{error}");
+    };
+    let (old, new) = (known.to_string(), stranger.fingerprint.to_string());
+    assert_ne!(old, new);
+    for part in [
+        "HAS CHANGED",
+        &format!("was {old} and is {new}"),
+        "/home/me/known_hosts (the last one is line 1)",
+    ] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
     assert_eq!(person.asked(), 1);
     assert_eq!(server.commands("")[before..], ["CONNECT", "AUTH TLS"]);
 }
