@@ -328,6 +328,10 @@ impl Foundation {
         file: Option<&Path>,
         ports: Ports,
     ) -> Result<Self, StartError> {
+        // Before anything is made.
+        if needs_tls(config) {
+            Tls::check(&config.tls)?;
+        }
         let data = DataDirectory::open(&config.data_dir)?;
         let lock = data.lock()?;
         let limits = config.processes.limits();
@@ -722,6 +726,17 @@ pub(crate) enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Random(#[from] PasswordError),
+}
+
+impl StartError {
+    /// Whether the configuration contradicts itself, whatever the machine is like.
+    pub(crate) fn is_in_the_configuration(&self) -> bool {
+        match self {
+            Self::NotInThisVersion(_) => true,
+            Self::Tls(error) => error.is_in_the_configuration(),
+            _ => false,
+        }
+    }
 }
 
 /// An error and what is under it, on one line.

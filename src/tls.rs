@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
+use rustix::fs::OFlags;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateRevocationListDer, PrivateKeyDer};
 use time::OffsetDateTime;
@@ -52,6 +53,23 @@ struct Source {
 }
 
 impl Tls {
+    /// Whether the operator's files can be used, before anything is made or
+    /// written; those that are made here are not looked at.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub(crate) fn check(config: &config::Tls) -> Result<(), TlsError> {
+        let files = TlsFiles::new(config, Path::new(""))?;
+        if files.ours {
+            let clients = files.clients.as_ref();
+            return clients.map_or(Ok(()), |clients| clients.read().map(drop));
+        }
+        let loaded = files.read(OffsetDateTime::now_utc())?;
+        let server = TlsServer::new(loaded.options).map_err(|error| files.unusable(error))?;
+        drop(server);
+        Ok(())
+    }
+
     /// Reads the files, after making those that are missing and that the operator has not named.
     ///
     /// # Errors
@@ -60,9 +78,9 @@ impl Tls {
         let files = TlsFiles::new(config, data)?;
         files.make_missing(&config.names)?;
         let seen = files.stamps();
-        let loaded = files.read(OffsetDateTime::now_utc())?;
-        loaded.log(&files);
-        let server = TlsServer::new(loaded.options).map_err(|error| files.unusable(error))?;
+        let (options, facts) = files.read(OffsetDateTime::now_utc())?.split();
+        let server = TlsServer::new(options).map_err(|error| files.unusable(error))?;
+        facts.log(&files);
         Ok(Arc::new(Self {
             server: Arc::new(server),
             source: Mutex::new(Source { files, seen }),
@@ -109,11 +127,12 @@ impl Tls {
     fn read_again(&self, source: &mut Source) -> Result<(), TlsError> {
         // Before they are read: a change meanwhile is seen the next time.
         source.seen = source.files.stamps();
-        let loaded = source.files.read(OffsetDateTime::now_utc())?;
-        loaded.log(&source.files);
+        let (options, facts) = source.files.read(OffsetDateTime::now_utc())?.split();
         self.server
-            .replace(loaded.options)
-            .map_err(|error| source.files.unusable(error))
+            .replace(options)
+            .map_err(|error| source.files.unusable(error))?;
+        facts.log(&source.files);
+        Ok(())
     }
 
     fn source(&self) -> std::sync::MutexGuard<'_, Source> {
@@ -145,6 +164,17 @@ struct Stamp(Option<(SystemTime, u64)>);
 /// What the files say.
 struct Loaded {
     options: TlsOptions,
+    facts: Facts,
+}
+
+impl Loaded {
+    fn split(self) -> (TlsOptions, Facts) {
+        (self.options, self.facts)
+    }
+}
+
+/// What the log says of a certificate that is in use.
+struct Facts {
     fingerprint: Digest,
     expires: OffsetDateTime,
     begins: OffsetDateTime,
@@ -209,6 +239,9 @@ impl TlsFiles {
         let text = read(&self.certificate, "tls.certificate")?;
         let chain = sections(&text, &self.certificate, "CERTIFICATE")?;
         let text = read(&self.key, "tls.private_key")?;
+        if has_passphrase(&text) {
+            return Err(TlsError::Passphrase(self.key.clone()));
+        }
         let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
             pem::Error::NoItemsFound => TlsError::NoKey(self.key.clone()),
             source => TlsError::Pem {
@@ -232,9 +265,11 @@ impl TlsFiles {
             });
         }
         Ok(Loaded {
-            fingerprint: fingerprint(first),
-            begins,
-            expires,
+            facts: Facts {
+                fingerprint: fingerprint(first),
+                begins,
+                expires,
+            },
             options: TlsOptions {
                 chain,
                 key,
@@ -246,10 +281,16 @@ impl TlsFiles {
     }
 
     fn unusable(&self, source: TlsSetupError) -> TlsError {
-        TlsError::Unusable {
-            certificate: self.certificate.clone(),
-            key: self.key.clone(),
-            source,
+        match source {
+            TlsSetupError::Key(_) => TlsError::UnusableKey {
+                key: self.key.clone(),
+                source,
+            },
+            _ => TlsError::Unusable {
+                certificate: self.certificate.clone(),
+                key: self.key.clone(),
+                source,
+            },
         }
     }
 }
@@ -303,7 +344,7 @@ impl Stamp {
     }
 }
 
-impl Loaded {
+impl Facts {
     fn log(&self, files: &TlsFiles) {
         if is_open_to_all(&files.key) {
             let path = files.key.display();
@@ -325,11 +366,48 @@ impl Loaded {
     reason = "paths of the operator, from the configuration"
 )]
 fn read(path: &Path, setting: &'static str) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let failed = |source| TlsError::Read {
         path: path.to_path_buf(),
         setting,
         source,
-    })
+    };
+    // A pipe that nobody writes to would never open, or never end.
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)
+        .map_err(failed)?;
+    let kind = file.metadata().map_err(failed)?.file_type();
+    if !kind.is_file() {
+        return Err(TlsError::NotAFile {
+            path: path.to_path_buf(),
+            setting,
+            kind: if kind.is_dir() {
+                "a directory"
+            } else {
+                "no regular file"
+            },
+        });
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).map_err(failed)?;
+    Ok(content)
+}
+
+/// Whether the first private key is encrypted, in either of OpenSSL's forms (RFC 7468 §11, RFC 1421 §4.6.1.1).
+fn has_passphrase(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text);
+    let mut lines = text
+        .lines()
+        .skip_while(|line| !(line.starts_with("-----BEGIN ") && line.contains("PRIVATE KEY-----")));
+    lines
+        .next()
+        .is_some_and(|begin| begin.contains("ENCRYPTED"))
+        || lines
+            .next()
+            .is_some_and(|line| line.starts_with("Proc-Type:") && line.contains("ENCRYPTED"))
 }
 
 /// All sections of one kind; there must be one.
@@ -477,11 +555,21 @@ pub(crate) enum TlsError {
         setting: &'static str,
         source: io::Error,
     },
+    #[error("{} is {kind}; {setting} names a PEM file", path.display())]
+    NotAFile {
+        path: PathBuf,
+        setting: &'static str,
+        kind: &'static str,
+    },
+    #[error("the private key in {} has a passphrase; take it away with: openssl pkey -in FILE -out NEWFILE", .0.display())]
+    Passphrase(PathBuf),
+    #[error("cannot serve TLS with the private key in {}; make another", key.display())]
+    UnusableKey { key: PathBuf, source: TlsSetupError },
     #[error("{} is not a PEM file; convert it with openssl", path.display())]
     Pem { path: PathBuf, source: pem::Error },
     #[error("{} holds nothing between -----BEGIN {kind}----- and -----END {kind}-----; it must be a PEM file", path.display())]
     Nothing { path: PathBuf, kind: &'static str },
-    #[error("{} holds no private key; it must be a PEM file without a passphrase", .0.display())]
+    #[error("{} holds no private key; it must be a PEM file", .0.display())]
     NoKey(PathBuf),
     #[error("the certificate in {} cannot be understood; put another there", path.display())]
     NotACertificate { path: PathBuf },
@@ -491,7 +579,7 @@ pub(crate) enum TlsError {
         expired: time::Date,
         remedy: &'static str,
     },
-    #[error("cannot serve TLS with {} and {}; check that they belong together", certificate.display(), key.display())]
+    #[error("cannot serve TLS with {} and {}; put a certificate and its own key there", certificate.display(), key.display())]
     Unusable {
         certificate: PathBuf,
         key: PathBuf,
@@ -503,6 +591,13 @@ pub(crate) enum TlsError {
     Make { path: PathBuf, source: io::Error },
 }
 
+impl TlsError {
+    /// Whether the configuration contradicts itself, whatever is in the files.
+    pub(crate) fn is_in_the_configuration(&self) -> bool {
+        matches!(self, Self::HalfSet(..))
+    }
+}
+
 #[cfg(test)]
 #[expect(
     clippy::disallowed_methods,
@@ -512,6 +607,36 @@ mod tests {
     use super::*;
     use rustls_pki_types::CertificateDer;
     use std::os::unix::fs::PermissionsExt as _;
+
+    /// `openssl ec -aes256`: a key with a passphrase, in the traditional form.
+    const ENCRYPTED: &str = "\
+-----BEGIN EC PRIVATE KEY-----\n\
+Proc-Type: 4,ENCRYPTED\n\
+DEK-Info: AES-256-CBC,0D1922448C88E7C02477380FDD95E7FE\n\
+\n\
+1qL4FE3ose8C5XMwpgslW+lIHHho8WaPUlzThYy2ZGI2p61jhcvC+figOLd/V9eV\n\
+wstRzVODKbPj7y/k8NscZtT9rVkvsjIAP+oWH60ybACgMVo5Nh0DZJr1yMkAHB4Z\n\
+RO3TbuV8CYrKlvMYHTwK5Yz05UbHG8K7aEe0eTgQ81w=\n\
+-----END EC PRIVATE KEY-----\n";
+
+    /// `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024`.
+    const RSA_1024: &str = "\
+-----BEGIN PRIVATE KEY-----\n\
+MIICeAIBADANBgkqhkiG9w0BAQEFAASCAmIwggJeAgEAAoGBAN09Qy7zqDbKAfyc\n\
+3Um1IvaAIH8QVvHVdwEXrrhO9USYNjTBGEsEXy9wVh9NYgZAamN+oAx4F4yt/EiE\n\
+Em5h0/fa+/Wjq+22MWkF8WLTDdVlrlY6cCwpEia2G6z7wMvPP7zwZQ+qeNRoeCza\n\
+x8nuZKTaT63JsuxgJaGOc4Haqa8RAgMBAAECgYEA0i/cvyOf4YWjw5JoLhmYAOaT\n\
+eQRWBeWO7QvJ47KoFCYkAZSd9s9Ney1XtN94zIWwTZxEg/QoM3AsadyIAjSRAnmU\n\
+JAm8jk3UHyBL1SP/zdWuRPnnhMjZtA9kaAuWWeqymHK5XYjWADE9CBpLzTc82sou\n\
+PBkw8BzHa7AwWO6Nof0CQQD3LqcYUSdU43kuXsjVQ7frOB7ZZf1miLFxFf80io2o\n\
+VfhdAutk+ESfhuiuvwdRbTbMi6sLn+e6ro+gNFw83jDXAkEA5SGwyYcSsqeWEWCw\n\
+aqs1gSevtD1qE4mS1e7saPoI4L8qxakhoH1QOhrXX7R5fx7E/TZZSziQXyio+tLp\n\
+tPDaVwJAfZ5N+QO1M2TvPuuYsRlbLMU2mFFGuIcbdlcxfWg0maonME29h3DMny4W\n\
+rkgS1gTk5orMgHnhcHQqNcamYaChvQJBANmkndNfPRB8BRyulgRMaj8rHkd7SoYS\n\
+WGpjTyYL0mEA1LT6CVnzjkAS/N8Ig5uO85h9hmXf7aql6ZSOwLVBTnMCQQCCSW8I\n\
+TMAnD2DyJZr+/frmisg6//x92EIkz00FOqzEMFFQrLJ7tP6pTiAsKNH8PyCa4Na2\n\
+eCyxpWh0N76ao/4p\n\
+-----END PRIVATE KEY-----\n";
 
     fn made(now: OffsetDateTime) -> Made {
         make(&["localhost".to_owned(), "127.0.0.1".to_owned()], now).expect("made")
@@ -584,7 +709,22 @@ mod tests {
             (
                 &*one.certificate,
                 &*other.key,
-                "check that they belong together",
+                "they do not belong together",
+            ),
+            (
+                &one.certificate,
+                ENCRYPTED,
+                "k.pem has a passphrase; take it away",
+            ),
+            (
+                &one.certificate,
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nQUJD\n-----END ENCRYPTED PRIVATE KEY-----\n",
+                "k.pem has a passphrase; take it away",
+            ),
+            (
+                &one.certificate,
+                RSA_1024,
+                "k.pem; make another: keys are RSA of 2048 to 8192 bits",
             ),
             (&one.certificate, "", "k.pem holds no private key"),
             (
@@ -613,8 +753,27 @@ mod tests {
         let (_folder, mut config) = configured(&one.certificate, &one.key);
         config.certificate = "/nowhere/c.pem".to_owned();
         assert!(refused(&config).starts_with("cannot read /nowhere/c.pem; check tls.certificate"));
+        let folder = std::env::temp_dir();
+        config.certificate = folder.to_str().expect("text").to_owned();
+        assert!(refused(&config).contains(" is a directory; tls.certificate names a PEM file"));
         config.certificate.clear();
         assert!(refused(&config).starts_with("tls.private_key is set and tls.certificate is not"));
+    }
+
+    #[test]
+    fn a_pipe_as_a_certificate_is_refused_without_waiting() {
+        let now = OffsetDateTime::now_utc();
+        let one = made(now);
+        let (folder, mut config) = configured(&one.certificate, &one.key);
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).expect("made");
+        config.private_key = pipe.to_str().expect("text").to_owned();
+        let error = refused(&config);
+        assert!(
+            error.ends_with("is no regular file; tls.private_key names a PEM file"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -703,14 +703,39 @@ fn what_tls_cannot_be_served_with_is_one_line_and_nothing_is_started() {
         let (success, output, errors) = wharf.run(&arguments, "");
         assert!(!success, "{expected}");
         assert_eq!(output, "");
-        let lines: Vec<_> = errors
-            .lines()
-            .filter(|line| line.starts_with("wharf: "))
-            .collect();
-        assert_eq!(lines.len(), 1, "{errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+        assert!(errors.starts_with("wharf: "), "{errors}");
         let said = errors.to_lowercase();
         assert!(said.contains(expected), "{expected}: {errors}");
-        assert!(!wharf.data().join("wharf.db").exists());
+        assert!(!wharf.data().exists());
+    }
+}
+
+#[test]
+fn settings_of_tls_that_go_together_are_set_together_or_the_exit_code_is_2() {
+    for (settings, expected) in [
+        (
+            "certificate = \"c.pem\"",
+            "tls.certificate is set and tls.private_key is not",
+        ),
+        (
+            "private_key = \"k.pem\"",
+            "tls.private_key is set and tls.certificate is not",
+        ),
+        (
+            "client_certificates = \"required\"",
+            "tls.client_certificates is set and tls.client_ca is not",
+        ),
+    ] {
+        let wharf = Wharf::new(env!("CARGO_BIN_EXE_wharf"));
+        let configuration = wharf.configure(&format!("[tls]\n{settings}\n"));
+        let arguments = ["serve", "--ftp", "127.0.0.1:0", "--config", &configuration];
+        let output = wharf.command(&arguments).output().expect("starts");
+        assert_eq!(output.status.code(), Some(2));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.contains(expected), "{errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+        assert!(!wharf.data().exists());
     }
 }
 

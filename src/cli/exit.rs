@@ -178,7 +178,12 @@ impl From<crate::sandbox::SandboxError> for CliError {
 
 impl From<crate::compose::StartError> for CliError {
     fn from(error: crate::compose::StartError) -> Self {
-        Self::Failed(error.to_string())
+        let text = error.to_string();
+        if error.is_in_the_configuration() {
+            Self::Usage(text)
+        } else {
+            Self::Failed(text)
+        }
     }
 }
 

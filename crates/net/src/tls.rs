@@ -152,7 +152,7 @@ impl TlsServer {
     /// `owner`. Has no deadline of its own. Dropping the future closes the stream.
     ///
     /// # Errors
-    /// The handshake failed; the peer was told why where TLS has an alert for it.
+    /// The handshake failed. The peer was told why where TLS has an alert for it.
     pub async fn accept(&self, stream: Stream, owner: TicketOwner) -> io::Result<Stream> {
         let tickets = Given {
             below: Arc::clone(&self.tickets),
@@ -283,9 +283,15 @@ fn config(
             builder.with_client_cert_verifier(verifier)
         }
     };
+    let keys = provider.key_provider;
+    keys.load_private_key(key.clone_key())
+        .map_err(TlsSetupError::Key)?;
     let mut config = builder
         .with_single_cert(chain, key)
-        .map_err(TlsSetupError::Certificate)?;
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => TlsSetupError::Mismatch(error),
+            error => TlsSetupError::Certificate(error),
+        })?;
     // Tickets carry all there is to resume; nothing is kept here.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
@@ -294,9 +300,15 @@ fn config(
 /// TLS cannot be served with these options.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsSetupError {
-    /// The certificate or its key.
-    #[error("the certificate and its key cannot be used")]
+    /// The certificate.
+    #[error("the certificate cannot be used")]
     Certificate(#[source] rustls::Error),
+    /// The key is of a kind or a size that TLS is not served with.
+    #[error("keys are RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519")]
+    Key(#[source] rustls::Error),
+    /// The key is another certificate's.
+    #[error("they do not belong together")]
+    Mismatch(#[source] rustls::Error),
     /// A certificate of an authority.
     #[error("the certificate of an authority cannot be used")]
     Authority(#[source] rustls::Error),
@@ -661,7 +673,7 @@ mod tests {
         mixed.key = options().0.key;
         assert!(matches!(
             TlsServer::new(mixed).err(),
-            Some(TlsSetupError::Certificate(_))
+            Some(TlsSetupError::Mismatch(_))
         ));
     }
 }
