@@ -14,14 +14,15 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 use rustix::fs::OFlags;
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateRevocationListDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use time::OffsetDateTime;
-use wharf_model::{Digest, DigestAlgorithm, Hasher};
-use wharf_net::{ClientAuthorities, TlsOptions, TlsServer, TlsSetupError};
+use wharf_model::{Digest, DigestAlgorithm, Hasher, escape_for_display};
+use wharf_net::{ClientAuthorities, TlsOptions, TlsServer, TlsSetupError, is_signed_by};
 use wharf_server::ftp::CertificateAccounts;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::compose::{TLS, is_open_to_all, make_private_directory};
 use crate::config::{self, ClientCertificates};
@@ -178,6 +179,7 @@ struct Facts {
     fingerprint: Digest,
     expires: OffsetDateTime,
     begins: OffsetDateTime,
+    revocation_lists: Vec<RevocationList>,
 }
 
 impl TlsFiles {
@@ -264,18 +266,23 @@ impl TlsFiles {
                 },
             });
         }
+        let clients = self.clients.as_ref().map(ClientFiles::read).transpose()?;
+        let (clients, revocation_lists) = clients.map_or((None, Vec::new()), |(clients, lists)| {
+            (Some(clients), lists)
+        });
         Ok(Loaded {
             facts: Facts {
                 fingerprint: fingerprint(first),
                 begins,
                 expires,
+                revocation_lists,
             },
             options: TlsOptions {
                 chain,
                 key,
                 protocols: vec![CONTROL_PROTOCOL.to_vec()],
                 joining_protocols: vec![CONTROL_PROTOCOL.to_vec(), DATA_PROTOCOL.to_vec()],
-                clients: self.clients.as_ref().map(ClientFiles::read).transpose()?,
+                clients,
             },
         })
     }
@@ -298,7 +305,17 @@ impl TlsFiles {
 impl ClientFiles {
     fn new(config: &config::Tls) -> Result<Option<Self>, TlsError> {
         let required = match config.client_certificates {
-            ClientCertificates::Off => return Ok(None),
+            ClientCertificates::Off => {
+                let unused = [
+                    ("tls.client_ca", config.client_ca.is_empty()),
+                    ("tls.client_crl", config.client_crl.is_empty()),
+                    ("tls.client_accounts", config.client_accounts.is_empty()),
+                ];
+                return match unused.into_iter().find(|(_, empty)| !empty) {
+                    Some((setting, _)) => Err(TlsError::Unused(setting)),
+                    None => Ok(None),
+                };
+            }
             ClientCertificates::Optional => false,
             ClientCertificates::Required => true,
         };
@@ -315,21 +332,81 @@ impl ClientFiles {
         }))
     }
 
-    fn read(&self) -> Result<ClientAuthorities, TlsError> {
+    fn read(&self) -> Result<(ClientAuthorities, Vec<RevocationList>), TlsError> {
         let text = read(&self.authorities, "tls.client_ca")?;
         let roots = sections(&text, &self.authorities, "CERTIFICATE")?;
-        let revoked = match &self.revoked {
-            None => Vec::new(),
+        let (revoked, lists) = match &self.revoked {
+            None => (Vec::new(), Vec::new()),
             Some(path) => {
                 let text = read(path, "tls.client_crl")?;
-                sections::<CertificateRevocationListDer<'_>>(&text, path, "X509 CRL")?
+                let revoked: Vec<CertificateRevocationListDer<'_>> =
+                    sections(&text, path, "X509 CRL")?;
+                let lists = revoked
+                    .iter()
+                    .map(|list| RevocationList::read(list, &roots, path));
+                let lists = lists.collect::<Result<_, _>>()?;
+                (revoked, lists)
             }
         };
-        Ok(ClientAuthorities {
+        let authorities = ClientAuthorities {
             roots,
             revoked,
             required: self.required,
+        };
+        Ok((authorities, lists))
+    }
+}
+
+/// What a list of certificates that were taken back says of itself.
+struct RevocationList {
+    issuer: String,
+    /// When there should be another; some authorities do not say.
+    next_update: Option<OffsetDateTime>,
+}
+
+impl RevocationList {
+    /// Reads a list, which one of the authorities must have signed: another one
+    /// would be passed over in silence, and everything that it takes back let in.
+    fn read(
+        list: &[u8],
+        authorities: &[CertificateDer<'_>],
+        path: &Path,
+    ) -> Result<Self, TlsError> {
+        let path = || path.to_path_buf();
+        let (_, list) = CertificateRevocationList::from_der(list)
+            .map_err(|_| TlsError::NotARevocationList { path: path() })?;
+        let issuer = escape_for_display(list.issuer().to_string().as_bytes());
+        let signed = list.tbs_cert_list.as_ref();
+        let is_known = authorities.iter().any(|authority| {
+            X509Certificate::from_der(authority).is_ok_and(|(_, authority)| {
+                let key = &authority.public_key().subject_public_key.data;
+                authority.subject() == list.issuer()
+                    && is_signed_by(key, signed, &list.signature_value.data)
+            })
+        });
+        if !is_known {
+            return Err(TlsError::ForeignList {
+                path: path(),
+                issuer,
+            });
+        }
+        Ok(Self {
+            issuer,
+            next_update: list.next_update().map(|time| time.to_datetime()),
         })
+    }
+
+    fn log(&self, now: OffsetDateTime) {
+        let issuer = &*self.issuer;
+        match self.next_update {
+            Some(next) if next < now => {
+                tracing::warn!(issuer, next_update = %next.date(), "the list of revoked client certificates is out of date: who was revoked since then is let in");
+            }
+            Some(next) => {
+                tracing::info!(issuer, next_update = %next.date(), "list of revoked client certificates");
+            }
+            None => tracing::info!(issuer, "list of revoked client certificates"),
+        }
     }
 }
 
@@ -357,6 +434,9 @@ impl Facts {
             tracing::warn!(%path, begins = %self.begins, "the certificate does not hold yet; is the clock right?");
         } else if self.expires - now < EXPIRY_NOTICE {
             tracing::warn!(%path, expires = %self.expires, "the certificate expires soon; renew it");
+        }
+        for list in &self.revocation_lists {
+            list.log(now);
         }
     }
 }
@@ -549,6 +629,14 @@ fn name_of(certificate: &[u8]) -> Option<String> {
 pub(crate) enum TlsError {
     #[error("{0} is set and {1} is not; set both or neither")]
     HalfSet(&'static str, &'static str),
+    #[error(
+        "{0} is set and tls.client_certificates is off; set that to optional or required, or leave this out"
+    )]
+    Unused(&'static str),
+    #[error("a list of revoked certificates in {} cannot be understood; put another there", path.display())]
+    NotARevocationList { path: PathBuf },
+    #[error("the list of revoked certificates of {issuer} in {} was signed by nobody in tls.client_ca; add that authority there, or leave its list out", path.display())]
+    ForeignList { path: PathBuf, issuer: String },
     #[error("cannot read {}; check {setting} and who may read the file", path.display())]
     Read {
         path: PathBuf,
@@ -594,7 +682,7 @@ pub(crate) enum TlsError {
 impl TlsError {
     /// Whether the configuration contradicts itself, whatever is in the files.
     pub(crate) fn is_in_the_configuration(&self) -> bool {
-        matches!(self, Self::HalfSet(..))
+        matches!(self, Self::HalfSet(..) | Self::Unused(_))
     }
 }
 
@@ -605,7 +693,6 @@ impl TlsError {
 )]
 mod tests {
     use super::*;
-    use rustls_pki_types::CertificateDer;
     use std::os::unix::fs::PermissionsExt as _;
 
     /// `openssl ec -aes256`: a key with a passphrase, in the traditional form.

@@ -491,6 +491,11 @@ impl Authority {
     }
 
     fn revoke(&self, serial: u64) -> String {
+        self.revoke_until(2099, serial)
+    }
+
+    /// A list that takes one certificate back, and is to be replaced at the begin of `year`.
+    fn revoke_until(&self, year: i32, serial: u64) -> String {
         let now = rcgen::date_time_ymd(2025, 1, 1);
         let revoked = RevokedCertParams {
             serial_number: SerialNumber::from(serial),
@@ -500,7 +505,7 @@ impl Authority {
         };
         let params = CertificateRevocationListParams {
             this_update: now,
-            next_update: rcgen::date_time_ymd(2099, 1, 1),
+            next_update: rcgen::date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: vec![revoked],
@@ -574,6 +579,46 @@ for version in VERSIONS:
     for reason in ["Revoked", "BadSignature", "expired"] {
         setting.server.await_log(&["TLS handshake failed", reason]);
     }
+}
+
+#[test]
+fn a_list_of_revoked_certificates_is_the_authoritys_own_and_an_old_one_is_warned_of() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("written");
+        path
+    };
+    let (ca, crl) = (
+        file("ca.pem", &authority.0.pem()),
+        file("crl.pem", &other.revoke(1)),
+    );
+    let wharf = Wharf::new(env!("CARGO_BIN_EXE_wharf"));
+    let config = wharf.configure(&format!(
+        "[tls]\nclient_certificates = \"optional\"\nclient_ca = {ca:?}\nclient_crl = {crl:?}\n"
+    ));
+    // The name is the same, the key is not.
+    let (success, _, errors) =
+        wharf.run(&["serve", "--ftp", "127.0.0.1:0", "--config", &config], "");
+    assert!(!success);
+    assert!(
+        errors.contains("of CN=Authority in ")
+            && errors.contains("signed by nobody in tls.client_ca"),
+        "{errors}"
+    );
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    file("crl.pem", &authority.revoke_until(2026, 1));
+    wharf.serve(&["--config", &config]).await_log(&[
+        "WARN",
+        "out of date",
+        "CN=Authority",
+        "2026-01-01",
+    ]);
+    file("crl.pem", &authority.revoke(1));
+    wharf
+        .serve(&["--config", &config])
+        .await_log(&["INFO", "list of revoked", "2099-01-01"]);
 }
 
 #[test]
@@ -725,6 +770,14 @@ fn settings_of_tls_that_go_together_are_set_together_or_the_exit_code_is_2() {
         (
             "client_certificates = \"required\"",
             "tls.client_certificates is set and tls.client_ca is not",
+        ),
+        (
+            "client_ca = \"ca.pem\"",
+            "tls.client_ca is set and tls.client_certificates is off",
+        ),
+        (
+            "client_crl = \"crl.pem\"",
+            "tls.client_crl is set and tls.client_certificates is off",
         ),
     ] {
         let wharf = Wharf::new(env!("CARGO_BIN_EXE_wharf"));

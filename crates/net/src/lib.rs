@@ -55,7 +55,7 @@ pub use service::{Connection, Failure, Proxied, Refused, ServiceError, StreamSer
 pub use stream::Stream;
 pub use tls::{
     BareEnd, ClientAuthorities, ForeignTickets, Joined, Resumption, TicketOwner, TlsOptions,
-    TlsServer, TlsSetupError, TlsStream,
+    TlsServer, TlsSetupError, TlsStream, is_signed_by,
 };
 pub use tls_client::{
     Distrust, HandshakeError, Pinned, TlsClient, TlsClientError, TlsClientOptions, TrustedBy,

@@ -297,6 +297,17 @@ fn config(
     Ok(config)
 }
 
+/// Whether the key of an authority made `signature` of `message`: by any of the
+/// algorithms that TLS is spoken with here. `public_key` is the content of its `BIT STRING` (RFC 5280 §4.1).
+pub fn is_signed_by(public_key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+    algorithms.all.iter().any(|algorithm| {
+        algorithm
+            .verify_signature(public_key, message, signature)
+            .is_ok()
+    })
+}
+
 /// TLS cannot be served with these options.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsSetupError {
