@@ -23,7 +23,7 @@ use wharf_net::{
 use wharf_process::{Places, Processes};
 use wharf_server::door::{Door, DoorRules};
 use wharf_server::ftp::{
-    DataBinding, FtpConfig, FtpService, FtpTls, PassivePorts, Timeouts, TlsStart,
+    DataBinding, DataPrivacy, FtpConfig, FtpService, FtpTls, PassivePorts, Timeouts, TlsStart,
 };
 use wharf_server::registry::Registry;
 use wharf_vfs::storage::local::LocalOptions;
@@ -608,18 +608,25 @@ fn listen(bound: Vec<BoundEndpoint>) -> Result<Vec<Listener>, BindError> {
 }
 
 fn needs_tls(config: &Config) -> bool {
-    config.tls.policy != ListenerTls::Off || !config.ftps.listen.is_empty()
+    config.ftp_tls() != ListenerTls::Off || !config.ftps.listen.is_empty()
 }
 
 fn ftp_tls(config: &Config, server: Arc<TlsServer>, start: TlsStart) -> Option<FtpTls> {
-    if start == TlsStart::Command && config.tls.policy == ListenerTls::Off {
-        return None;
-    }
+    let data = match start {
+        TlsStart::Command if config.ftp_tls() == ListenerTls::Off => return None,
+        TlsStart::Command => config.ftp_data_tls(),
+        TlsStart::Connection => config.ftps_data_tls(),
+    };
     let accounts = AccountsByCertificate(config.tls.client_accounts.clone());
     Some(FtpTls {
         server,
         start,
-        private_data: config.tls.policy == ListenerTls::Required,
+        data: match data {
+            ListenerTls::Required => DataPrivacy::Required,
+            ListenerTls::Optional => DataPrivacy::Optional,
+            ListenerTls::Off => DataPrivacy::Off,
+        },
+        plain_on_loopback: config.tls.plain_on_loopback,
         may_clear_control: config.tls.clear_command_channel,
         binding: match config.ftp.data_binding {
             config::DataBinding::Required => DataBinding::Required,

@@ -41,6 +41,8 @@ pub(crate) struct Ftp {
     pub(crate) allow: Networks,
     pub(crate) deny: Networks,
     pub(crate) proxies: Networks,
+    pub(crate) tls: OwnTls,
+    pub(crate) tls_data: OwnTls,
     pub(crate) passive_ports: PortRange,
     pub(crate) masquerade_address: Masquerade,
     pub(crate) data_binding: DataBinding,
@@ -60,6 +62,8 @@ pub(crate) struct Listeners {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tls {
     pub(crate) policy: ListenerTls,
+    pub(crate) data: OwnTls,
+    pub(crate) plain_on_loopback: bool,
     pub(crate) certificate: String,
     pub(crate) private_key: String,
     pub(crate) names: Vec<String>,
@@ -162,6 +166,8 @@ impl Default for Ftp {
             allow: Networks::default(),
             deny: Networks::default(),
             proxies: Networks::default(),
+            tls: OwnTls::Inherit,
+            tls_data: OwnTls::Inherit,
             passive_ports: PortRange(30_000..=30_999),
             masquerade_address: Masquerade(None),
             data_binding: DataBinding::Prefer,
@@ -174,6 +180,8 @@ impl Default for Tls {
     fn default() -> Self {
         Self {
             policy: ListenerTls::Required,
+            data: OwnTls::Inherit,
+            plain_on_loopback: true,
             certificate: String::new(),
             private_key: String::new(),
             names: vec!["localhost".to_owned()],
@@ -287,10 +295,38 @@ impl Config {
 
     /// From where passwords are taken over connections without TLS.
     pub(crate) fn plain_login(&self) -> PlainLogin {
-        match self.tls.policy {
-            ListenerTls::Required => PlainLogin::LoopbackOnly,
+        match self.ftp_tls() {
+            ListenerTls::Required if self.tls.plain_on_loopback => PlainLogin::LoopbackOnly,
+            ListenerTls::Required => PlainLogin::Nowhere,
             ListenerTls::Optional | ListenerTls::Off => PlainLogin::Anywhere,
         }
+    }
+
+    /// Whether logins on the FTP listeners need TLS.
+    pub(crate) fn ftp_tls(&self) -> ListenerTls {
+        self.ftp.tls.or(self.tls.policy)
+    }
+
+    /// Whether data of sessions on the FTP listeners does.
+    pub(crate) fn ftp_data_tls(&self) -> ListenerTls {
+        let data = self.tls.data.or(self.ftp_tls());
+        self.ftp.tls_data.or(data)
+    }
+
+    /// Whether data of sessions on the FTPS listeners does; the sessions have TLS anyhow.
+    pub(crate) fn ftps_data_tls(&self) -> ListenerTls {
+        match (self.tls.data, self.tls.policy) {
+            // Turning TLS off is about listeners where a client could do without.
+            (OwnTls::Inherit, ListenerTls::Off) => ListenerTls::Optional,
+            (data, policy) => data.or(policy),
+        }
+    }
+
+    /// What two keys say that cannot both be.
+    pub(crate) fn contradiction(&self) -> Option<&'static str> {
+        (self.ftp_tls() == ListenerTls::Off && self.ftp_data_tls() == ListenerTls::Required).then_some(
+            "data of FTP sessions needs TLS, and no TLS is offered there; set ftp.tls_data, or ftp.tls",
+        )
     }
 
     /// The first thing that is configured and that this version does not have.
@@ -516,6 +552,27 @@ pub(crate) enum ListenerTls {
     Off,
 }
 
+/// As [`ListenerTls`], or what is said elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OwnTls {
+    Inherit,
+    Required,
+    Optional,
+    Off,
+}
+
+impl OwnTls {
+    fn or(self, otherwise: ListenerTls) -> ListenerTls {
+        match self {
+            Self::Inherit => otherwise,
+            Self::Required => ListenerTls::Required,
+            Self::Optional => ListenerTls::Optional,
+            Self::Off => ListenerTls::Off,
+        }
+    }
+}
+
 /// Whether clients show certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -592,7 +649,7 @@ mod tests {
         let is_key = |line: &str| line.contains(" = ") && !line.starts_with('#');
         let keys = EXAMPLE.lines().filter(|line| is_key(line)).count();
         // Every field of the structs above; a new one belongs into the example.
-        assert_eq!(keys, 56);
+        assert_eq!(keys, 60);
         for (number, line) in EXAMPLE.lines().enumerate() {
             let explained = number > 0
                 && EXAMPLE
@@ -605,6 +662,45 @@ mod tests {
                 number + 1
             );
         }
+    }
+
+    #[test]
+    fn tls_is_set_for_all_for_ftp_and_for_data_apart() {
+        use ListenerTls::{Off, Optional, Required};
+        use PlainLogin::{Anywhere, LoopbackOnly, Nowhere};
+        for (text, expected) in [
+            ("", (LoopbackOnly, Required, Required)),
+            (
+                "[tls]\nplain_on_loopback = false",
+                (Nowhere, Required, Required),
+            ),
+            (
+                "[tls]\npolicy = \"optional\"",
+                (Anywhere, Optional, Optional),
+            ),
+            ("[tls]\npolicy = \"off\"", (Anywhere, Off, Optional)),
+            ("[tls]\ndata = \"off\"", (LoopbackOnly, Off, Off)),
+            ("[ftp]\ntls = \"optional\"", (Anywhere, Optional, Required)),
+            (
+                "[ftp]\ntls = \"optional\"\n[tls]\ndata = \"required\"",
+                (Anywhere, Required, Required),
+            ),
+            (
+                "[ftp]\ntls_data = \"optional\"\n[tls]\ndata = \"required\"",
+                (LoopbackOnly, Optional, Required),
+            ),
+        ] {
+            let config = Config::parse(text).expect("no mistake");
+            let meant = (
+                config.plain_login(),
+                config.ftp_data_tls(),
+                config.ftps_data_tls(),
+            );
+            assert_eq!(meant, expected, "{text}");
+            assert_eq!(config.contradiction(), None, "{text}");
+        }
+        let config = Config::parse("[tls]\npolicy = \"off\"\ndata = \"required\"");
+        assert!(config.expect("no mistake").contradiction().is_some());
     }
 
     #[test]

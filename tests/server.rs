@@ -303,7 +303,10 @@ fn a_name_on_the_disk_cannot_forge_a_line_of_a_listing() {
 #[test]
 fn wrong_passwords_close_the_session_and_disabled_accounts_stay_out() {
     let (wharf, server) = served(&[]);
-    let incorrect = (530, "530 Login incorrect.\r\n".to_owned());
+    let incorrect = (
+        530,
+        "530 Login incorrect; if the account needs TLS, send AUTH TLS first.\r\n".to_owned(),
+    );
     let mut ftp = Ftp::connect(server.v4());
     for user in ["alice", "nobody", "alice"] {
         assert_eq!(ftp.command(&format!("USER {user}")).0, 331);
@@ -531,7 +534,10 @@ fn a_ban_outlives_the_server_and_ends_when_an_operator_lifts_it() {
             trying = Ftp::connect(server.v4());
         }
         assert_eq!(trying.command(&format!("USER {number}")).0, 331);
-        assert_eq!(trying.command("PASS wrong").1, "530 Login incorrect.\r\n");
+        assert_eq!(
+            trying.command("PASS wrong").1,
+            "530 Login incorrect; if the account needs TLS, send AUTH TLS first.\r\n"
+        );
     }
     let banned = "421 Too many failed logins from your address; try again later.\r\n";
     // Who is connected already gets no further, even with the right password.
@@ -643,7 +649,13 @@ fn an_account_is_refused_from_other_networks_as_with_a_wrong_password() {
         assert_eq!(ftp.command("USER alice").0, 331);
         ftp.command("PASS secret")
     };
-    assert_eq!(log_in(), (530, "530 Login incorrect.\r\n".to_owned()));
+    assert_eq!(
+        log_in(),
+        (
+            530,
+            "530 Login incorrect; if the account needs TLS, send AUTH TLS first.\r\n".to_owned()
+        )
+    );
     server.await_log(&[
         "login refused",
         "the account or the key may not be used from this address",

@@ -370,6 +370,18 @@ fn an_account_may_need_tls_where_its_listener_does_not() {
     setting.wharf.add_user("carol", &["--tls", "required"]);
     setting.python(
         r#"
+# From this machine too, and with the same answer to right and wrong passwords.
+answers = set()
+for password in ("secret", "wrong"):
+    plain = ftplib.FTP(timeout=60)
+    plain.connect("localhost", explicit)
+    plain.sendcmd("USER carol")
+    try:
+        plain.sendcmd("PASS " + password)
+        sys.exit("was let in")
+    except ftplib.error_perm as error:
+        answers.add(str(error))
+assert answers == {"530 Login incorrect; if the account needs TLS, send AUTH TLS first."}, answers
 for user, refuses in (("alice", False), ("carol", True)):
     ftp = ftplib.FTP_TLS(context=context(), timeout=60)
     ftp.connect("localhost", explicit)
@@ -386,6 +398,56 @@ for user, refuses in (("alice", False), ("carol", True)):
         ftp.prot_c()
         round_trip(ftp)
     ftp.quit()
+"#,
+    );
+}
+
+#[test]
+fn an_account_may_do_without_tls_where_its_listener_does_not() {
+    if !has_program("python3") {
+        return;
+    }
+    let setting =
+        setting("[tls]\nplain_on_loopback = false\n[login]\nmax_failures = 0\ndelay = \"0s\"\n");
+    // Nobody is asked for a password in the clear.
+    setting.python(
+        r#"
+plain = ftplib.FTP(timeout=60)
+plain.connect("localhost", explicit)
+for user in ("alice", "nobody"):
+    refused(lambda: plain.sendcmd("USER " + user), "530")
+"#,
+    );
+    setting
+        .wharf
+        .add_user("dave", &["--tls", "optional", "--data-tls", "inherit"]);
+    setting.wharf.add_user("erin", &["--data-tls", "optional"]);
+    setting.python(
+        r#"
+# Everybody is, and only who may gets in; the others read the same as nobody does.
+answers = set()
+for user, password in (("alice", "secret"), ("alice", "wrong"), ("nobody", "secret"), ("dave", "wrong")):
+    plain = ftplib.FTP(timeout=60)
+    plain.connect("localhost", explicit)
+    assert plain.sendcmd("USER " + user)[:3] == "331"
+    try:
+        plain.sendcmd("PASS " + password)
+        sys.exit("was let in")
+    except ftplib.error_perm as error:
+        answers.add(str(error))
+assert len(answers) == 1, answers
+plain = ftplib.FTP(timeout=60)
+plain.connect("localhost", explicit)
+plain.login("dave", "secret")
+round_trip(plain)
+# Data apart from the login.
+for user, code in (("alice", "534"), ("erin", None), ("dave", None)):
+    ftp = client(user=user)
+    if code:
+        refused(ftp.prot_c, code)
+    else:
+        ftp.prot_c()
+    round_trip(ftp)
 "#,
     );
 }

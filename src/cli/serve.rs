@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::cli::CliError;
 use crate::cli::settings::Place;
 use crate::compose::{DataDirectory, Foundation, Ports, Server};
-use crate::config::{Address, Config, ListenerTls, LogFormat, PortRange};
+use crate::config::{Address, Config, ListenerTls, LogFormat, OwnTls, PortRange};
 use crate::logging;
 use crate::privileges::{self, Standing, User};
 use crate::sandbox::{self, Fence, Reach};
@@ -91,6 +91,7 @@ impl Args {
         }
         if let Some(policy) = self.tls {
             config.tls.policy = policy;
+            config.ftp.tls = OwnTls::Inherit;
         }
         if let Some(user) = &self.user {
             config.user.clone_from(user);
@@ -98,7 +99,12 @@ impl Args {
         if let Some(format) = self.log_format {
             config.log.format = format;
         }
-        Ok(config)
+        match config.contradiction() {
+            None => Ok(config),
+            Some(what) => Err(CliError::Usage(format!(
+                "the configuration contradicts itself: {what}"
+            ))),
+        }
     }
 }
 

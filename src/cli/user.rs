@@ -105,9 +105,13 @@ struct Fields {
     /// What it may do at and below a directory instead; may be given more than once
     #[arg(long = "rule", value_name = "PATH=LIST")]
     rules: Vec<Rule>,
-    /// Whether it needs TLS: inherit, required, optional, off
+    /// Whether its logins need TLS, whatever the server says of others: inherit, required, optional, off. With optional or
+    /// off anywhere, the server asks every name for a password without TLS too, lest it tells which names those are
     #[arg(long, value_name = "POLICY")]
     tls: Option<TlsPolicy>,
+    /// Whether its data needs TLS: inherit (what --tls says of its logins, then the server), required, optional, off
+    #[arg(long, value_name = "POLICY")]
+    data_tls: Option<TlsPolicy>,
     /// Which remote commands it may run: none, builtin, shell
     #[arg(long, value_name = "WHICH")]
     exec: Option<ExecPolicy>,
@@ -314,6 +318,7 @@ impl Setting {
         };
         new.permissions = fields.rules_over(&PermissionRules::default());
         new.tls = fields.tls.unwrap_or_default();
+        new.data_tls = fields.data_tls.unwrap_or_default();
         new.exec = fields.exec.unwrap_or_default();
         new.expires = fields.expires.and_then(|limit| limit.0).map(|day| day.0);
         new.max_sessions = fields.max_sessions.and_then(|limit| limit.0);
@@ -369,6 +374,7 @@ impl Setting {
             quota_files: fields.max_files.map(|limit| limit.0),
             permissions: changes_rules.then(|| fields.rules_over(&account.permissions)),
             tls: fields.tls,
+            data_tls: fields.data_tls,
             exec: fields.exec,
             disabled: match (fields.disabled, enabled) {
                 (true, _) => Some(true),
@@ -496,6 +502,7 @@ impl Setting {
             "permissions": account.permissions.everywhere().to_string(),
             "rules": rules,
             "tls": account.tls.to_string(),
+            "data_tls": account.data_tls.to_string(),
             "exec": account.exec.to_string(),
             "disabled": account.disabled,
             "expires": account.expires.map(day_text),
@@ -631,6 +638,7 @@ fn account_text(account: &Account) -> String {
         lines.push(format!("  below {path}: {permissions}"));
     }
     lines.push(format!("tls:          {}", account.tls));
+    lines.push(format!("data tls:     {}", account.data_tls));
     lines.push(format!("exec:         {}", account.exec));
     lines.push(format!(
         "expires:      {}",

@@ -22,8 +22,10 @@ pub struct Account {
     pub quota: QuotaLimits,
     /// What the account may do, by directory.
     pub permissions: PermissionRules,
-    /// Whether the account needs TLS.
+    /// Whether its logins need TLS, and its data too unless `data_tls` says otherwise.
     pub tls: TlsPolicy,
+    /// Whether its data needs TLS.
+    pub data_tls: TlsPolicy,
     /// Which remote commands the account may run.
     pub exec: ExecPolicy,
     /// Refused at login, though the password may be right.
@@ -48,6 +50,7 @@ impl Account {
             quota: new.quota,
             permissions: new.permissions,
             tls: new.tls,
+            data_tls: new.data_tls,
             exec: new.exec,
             disabled: new.disabled,
             expires: new.expires.map(whole_seconds),
@@ -67,6 +70,19 @@ impl Account {
         self.allow_from.is_empty() || self.allow_from.contains(address)
     }
 
+    /// Whether its data must be encrypted, where the listener says `listener` of all.
+    pub fn needs_private_data(&self, listener: bool) -> bool {
+        let own = match self.data_tls {
+            TlsPolicy::Inherit => self.tls,
+            own => own,
+        };
+        match own {
+            TlsPolicy::Inherit => listener,
+            TlsPolicy::Required => true,
+            TlsPolicy::Optional | TlsPolicy::Off => false,
+        }
+    }
+
     /// Takes over every field that `change` sets.
     pub(crate) fn apply(&mut self, change: AccountChange) {
         fn set<T>(field: &mut T, value: Option<T>) {
@@ -79,6 +95,7 @@ impl Account {
         set(&mut self.quota.files, change.quota_files);
         set(&mut self.permissions, change.permissions);
         set(&mut self.tls, change.tls);
+        set(&mut self.data_tls, change.data_tls);
         set(&mut self.exec, change.exec);
         set(&mut self.disabled, change.disabled);
         set(
@@ -101,8 +118,10 @@ pub struct NewAccount {
     pub quota: QuotaLimits,
     /// What the account may do, by directory.
     pub permissions: PermissionRules,
-    /// Whether the account needs TLS.
+    /// Whether its logins need TLS.
     pub tls: TlsPolicy,
+    /// Whether its data needs TLS.
+    pub data_tls: TlsPolicy,
     /// Which remote commands the account may run.
     pub exec: ExecPolicy,
     /// Whether the account starts disabled.
@@ -126,6 +145,7 @@ impl NewAccount {
             quota: QuotaLimits::default(),
             permissions: PermissionRules::default(),
             tls: TlsPolicy::Inherit,
+            data_tls: TlsPolicy::Inherit,
             exec: ExecPolicy::None,
             disabled: false,
             expires: None,
@@ -147,8 +167,10 @@ pub struct AccountChange {
     pub quota_files: Option<Option<u64>>,
     /// What the account may do; replaces the whole set of rules.
     pub permissions: Option<PermissionRules>,
-    /// Whether the account needs TLS.
+    /// Whether its logins need TLS.
     pub tls: Option<TlsPolicy>,
+    /// Whether its data needs TLS.
+    pub data_tls: Option<TlsPolicy>,
     /// Which remote commands the account may run.
     pub exec: Option<ExecPolicy>,
     /// Disable or enable.
@@ -161,17 +183,17 @@ pub struct AccountChange {
     pub allow_from: Option<NetworkSet>,
 }
 
-/// Whether an account needs TLS, beside what the listener asks for.
+/// Whether an account needs TLS; goes before what the listener asks for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum TlsPolicy {
     /// What the listener says.
     #[default]
     Inherit,
-    /// TLS, except from loopback.
+    /// TLS, from wherever.
     Required,
-    /// TLS is offered and may be left out.
+    /// TLS may be left out.
     Optional,
-    /// TLS is not asked for.
+    /// TLS is not asked for; as [`TlsPolicy::Optional`] where the listener offers it.
     Off,
 }
 
@@ -187,7 +209,7 @@ impl TlsPolicy {
     pub fn plain_login(self, listener: PlainLogin) -> PlainLogin {
         match self {
             Self::Inherit => listener,
-            Self::Required => PlainLogin::LoopbackOnly,
+            Self::Required => PlainLogin::Nowhere,
             Self::Optional | Self::Off => PlainLogin::Anywhere,
         }
     }
@@ -212,6 +234,8 @@ impl FromStr for TlsPolicy {
 /// From where a login without TLS is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PlainLogin {
+    /// From nowhere.
+    Nowhere,
     /// From this machine only: nothing in between can listen.
     LoopbackOnly,
     /// From every peer.
@@ -223,6 +247,7 @@ impl PlainLogin {
     /// inside an IPv6 one (`::ffff:127.0.0.1`) counts as the IPv4 address.
     pub fn allows(self, address: IpAddr) -> bool {
         match self {
+            Self::Nowhere => false,
             Self::LoopbackOnly => address.to_canonical().is_loopback(),
             Self::Anywhere => true,
         }
@@ -329,6 +354,7 @@ mod tests {
         for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             let address = address.parse().expect("an address");
             assert!(PlainLogin::LoopbackOnly.allows(address), "{address}");
+            assert!(!PlainLogin::Nowhere.allows(address), "{address}");
         }
         for address in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::ffff:192.0.2.1"] {
             let address = address.parse().expect("an address");
@@ -339,15 +365,38 @@ mod tests {
 
     #[test]
     fn an_accounts_own_tls_policy_goes_before_the_listeners() {
-        use PlainLogin::{Anywhere, LoopbackOnly};
+        use PlainLogin::{Anywhere, LoopbackOnly, Nowhere};
         for (policy, listener, expected) in [
             (TlsPolicy::Inherit, LoopbackOnly, LoopbackOnly),
             (TlsPolicy::Inherit, Anywhere, Anywhere),
-            (TlsPolicy::Required, Anywhere, LoopbackOnly),
+            (TlsPolicy::Inherit, Nowhere, Nowhere),
+            (TlsPolicy::Required, Anywhere, Nowhere),
+            (TlsPolicy::Required, LoopbackOnly, Nowhere),
             (TlsPolicy::Optional, LoopbackOnly, Anywhere),
             (TlsPolicy::Off, LoopbackOnly, Anywhere),
         ] {
             assert_eq!(policy.plain_login(listener), expected, "{policy}");
+        }
+    }
+
+    #[test]
+    fn the_data_of_an_account_goes_by_its_own_policy_then_that_of_its_logins() {
+        use TlsPolicy::{Inherit, Off, Optional, Required};
+        for (tls, data_tls, listener, expected) in [
+            (Inherit, Inherit, true, true),
+            (Inherit, Inherit, false, false),
+            (Optional, Inherit, true, false),
+            (Off, Inherit, true, false),
+            (Required, Inherit, false, true),
+            (Required, Optional, true, false),
+            (Optional, Required, false, true),
+        ] {
+            let name = "alice".parse().expect("a name");
+            let mut new = NewAccount::new(name, "/srv/alice".into(), SystemTime::UNIX_EPOCH);
+            (new.tls, new.data_tls) = (tls, data_tls);
+            let account = Account::new(AccountId(1), new);
+            let needed = account.needs_private_data(listener);
+            assert_eq!(needed, expected, "{tls} {data_tls} {listener}");
         }
     }
 

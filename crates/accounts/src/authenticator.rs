@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use wharf_model::{AccountName, Secret};
 
-use crate::account::Account;
+use crate::account::{Account, PlainLogin};
 use crate::key::{KeyFingerprint, KeyOptions};
 use crate::password::{PasswordError, PasswordHash, PasswordPool, random};
 use crate::store::{AccountStore, StoreError, StoredAccount};
@@ -39,6 +39,26 @@ struct Inner {
 /// Stands for a name, its stored hash and a password, under the process's key.
 type Mac = [u8; 32];
 
+/// From where somebody comes, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// The other end's address.
+    pub address: IpAddr,
+    /// What the listener says of logins over connections that are not encrypted,
+    /// where this one is not.
+    pub plain: Option<PlainLogin>,
+}
+
+/// Over an encrypted connection.
+impl From<IpAddr> for Origin {
+    fn from(address: IpAddr) -> Self {
+        Self {
+            address,
+            plain: None,
+        }
+    }
+}
+
 /// A check that is under way or has succeeded. Whoever comes with the same
 /// password meanwhile waits on the lock instead of hashing as well.
 struct Recent {
@@ -63,7 +83,7 @@ impl Authenticator {
         })))
     }
 
-    /// The account that `name` and `password` open for a peer at `address`.
+    /// The account that `name` and `password` open for a peer that comes from `origin`.
     /// Dropping the future is safe.
     ///
     /// # Errors
@@ -73,10 +93,11 @@ impl Authenticator {
         &self,
         name: &[u8],
         password: &Secret<Vec<u8>>,
-        address: IpAddr,
+        origin: impl Into<Origin>,
     ) -> Result<Account, LoginRefusal> {
+        let origin = origin.into();
         let stored = match self.look_up(name).await? {
-            Some(stored) => may_be_used(&stored.account, address).map(|()| stored),
+            Some(stored) => may_be_used(&stored.account, origin).map(|()| stored),
             None => Err(LoginRefusal::UnknownAccount),
         };
         let hash = stored
@@ -97,7 +118,7 @@ impl Authenticator {
     pub async fn find(&self, name: &[u8], address: IpAddr) -> Result<Account, LoginRefusal> {
         let stored = self.look_up(name).await?;
         let account = stored.ok_or(LoginRefusal::UnknownAccount)?.account;
-        may_be_used(&account, address).map(|()| account)
+        may_be_used(&account, address.into()).map(|()| account)
     }
 
     /// The account `name` for somebody at `address` who has a key of this
@@ -124,6 +145,15 @@ impl Authenticator {
             return Err(LoginRefusal::NotFromHere);
         }
         Ok((account, options))
+    }
+
+    /// Whether there is an account whose own policy lets it log in without
+    /// encryption. Dropping the future is safe.
+    ///
+    /// # Errors
+    /// The store could not be asked.
+    pub async fn some_account_may_be_plain(&self) -> Result<bool, StoreError> {
+        self.0.store.some_may_be_plain().await
     }
 
     /// How many passwords have been hashed so far, to compare them.
@@ -201,16 +231,20 @@ fn parse_name(name: &[u8]) -> Option<AccountName> {
     std::str::from_utf8(name).ok()?.parse().ok()
 }
 
-/// Whether `account` may be used now, from `address`, whatever its password.
-fn may_be_used(account: &Account, address: IpAddr) -> Result<(), LoginRefusal> {
+/// Whether `account` may be used now, from `origin`, whatever its password.
+fn may_be_used(account: &Account, origin: Origin) -> Result<(), LoginRefusal> {
     if account.disabled {
         return Err(LoginRefusal::Disabled);
     }
     if account.is_expired(SystemTime::now()) {
         return Err(LoginRefusal::Expired);
     }
-    if !account.allows(address) {
+    if !account.allows(origin.address) {
         return Err(LoginRefusal::NotFromHere);
+    }
+    let is_too_plain = |listener| !account.tls.plain_login(listener).allows(origin.address);
+    if origin.plain.is_some_and(is_too_plain) {
+        return Err(LoginRefusal::NeedsEncryption);
     }
     Ok(())
 }
@@ -236,6 +270,9 @@ pub enum LoginRefusal {
     /// The account may not be used from the peer's address.
     #[error("the account or the key may not be used from this address")]
     NotFromHere,
+    /// The account may not be used over a connection without encryption.
+    #[error("the account needs an encrypted connection")]
+    NeedsEncryption,
     /// The password could not be checked.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -253,7 +290,8 @@ impl LoginRefusal {
             | Self::WrongPassword
             | Self::Disabled
             | Self::Expired
-            | Self::NotFromHere => true,
+            | Self::NotFromHere
+            | Self::NeedsEncryption => true,
             // Who has several keys offers them all; a key cannot be guessed.
             Self::UnknownKey | Self::Password(_) | Self::Store(_) => false,
         }
@@ -491,7 +529,7 @@ mod tests {
             ("198.51.100.1", false),
             ("127.0.0.1", false),
         ] {
-            let address = text.parse().expect("an address");
+            let address: IpAddr = text.parse().expect("an address");
             let right = password("right");
             match authenticator.verify(b"alice", &right, address).await {
                 Ok(_) => assert!(opens, "{text}"),

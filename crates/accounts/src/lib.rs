@@ -28,7 +28,7 @@ mod throttle;
 pub use account::{
     Account, AccountChange, ExecPolicy, NewAccount, PlainLogin, TlsPolicy, UnknownPolicy,
 };
-pub use authenticator::{Authenticator, LoginRefusal};
+pub use authenticator::{Authenticator, LoginRefusal, Origin};
 pub use guard::LoginGuard;
 pub use key::{AuthorizedKey, InvalidFingerprint, InvalidKeyLine, KeyFingerprint, KeyOptions};
 pub use password::{

@@ -30,7 +30,7 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: u32 = 4;
 
 const SELECT: &str = "SELECT id, name, password_hash, home, quota_bytes, quota_files, permissions, tls, exec, \
-                      disabled, expires, max_sessions, created, allow_from FROM accounts";
+                      disabled, expires, max_sessions, created, allow_from, data_tls FROM accounts";
 
 /// Accounts in one database file. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -90,6 +90,9 @@ impl SqliteStore {
             },
             permissions: PermissionRules::new(everywhere, self.rules(id, &name).await?),
             tls: text("tls")?.parse().map_err(|_| corrupt("TLS policy"))?,
+            data_tls: text("data_tls")?
+                .parse()
+                .map_err(|_| corrupt("TLS policy"))?,
             exec: text("exec")?.parse().map_err(|_| corrupt("exec policy"))?,
             disabled: row.try_get("disabled")?,
             expires: row.try_get::<Option<i64>, _>("expires")?.map(moment),
@@ -152,7 +155,8 @@ impl AccountStore for SqliteStore {
                 .await?;
             let inserted = sqlx::query(
                 "INSERT INTO accounts (name, password_hash, home, quota_bytes, quota_files, permissions, tls, exec, \
-                 disabled, expires, max_sessions, created, allow_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 disabled, expires, max_sessions, created, allow_from, data_tls) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )
             .bind(account.name.as_str())
             .bind(password.as_str())
@@ -167,6 +171,7 @@ impl AccountStore for SqliteStore {
             .bind(account.max_sessions)
             .bind(signed(unix_seconds(account.created)))
             .bind(account.allow_from.to_string())
+            .bind(account.data_tls.to_string())
             .execute(&mut *transaction)
             .await
             .map_err(|error| match &error {
@@ -190,6 +195,17 @@ impl AccountStore for SqliteStore {
                 Some(row) => Ok(Some(self.read(&row).await?)),
                 None => Ok(None),
             }
+        })
+    }
+
+    fn some_may_be_plain(&self) -> StoreResult<'_, bool> {
+        Box::pin(async move {
+            let found = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT 1 FROM accounts WHERE tls IN ('optional', 'off') AND NOT disabled)",
+            )
+            .fetch_one(&self.pool)
+            .await?;
+            Ok(found)
         })
     }
 
@@ -222,7 +238,7 @@ impl AccountStore for SqliteStore {
                 .await?;
             sqlx::query(
                 "UPDATE accounts SET home = ?, quota_bytes = ?, quota_files = ?, permissions = ?, tls = ?, exec = ?, \
-                 disabled = ?, expires = ?, max_sessions = ?, allow_from = ? WHERE id = ?",
+                 disabled = ?, expires = ?, max_sessions = ?, allow_from = ?, data_tls = ? WHERE id = ?",
             )
             .bind(home)
             .bind(account.quota.bytes.map(signed))
@@ -234,6 +250,7 @@ impl AccountStore for SqliteStore {
             .bind(account.expires.map(|time| signed(unix_seconds(time))))
             .bind(account.max_sessions)
             .bind(account.allow_from.to_string())
+            .bind(account.data_tls.to_string())
             .bind(account.id.0)
             .execute(&mut *transaction)
             .await?;
@@ -551,6 +568,7 @@ mod tests {
             files: None,
         };
         new.tls = TlsPolicy::Optional;
+        new.data_tls = TlsPolicy::Required;
         new.exec = ExecPolicy::Builtin;
         new.expires = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(77));
         new.max_sessions = Some(3);
@@ -564,7 +582,9 @@ mod tests {
             .expect("is there");
         assert_eq!(read.account, written);
         assert_eq!(read.password, password);
+        assert!(store.some_may_be_plain().await.expect("reads"));
         let change = AccountChange {
+            data_tls: Some(TlsPolicy::Off),
             quota_bytes: Some(None),
             disabled: Some(true),
             allow_from: Some("10.0.0.0/8".parse().expect("a network")),
@@ -573,6 +593,9 @@ mod tests {
         let changed = store.update(&written.name, change).await.expect("updates");
         assert_eq!((changed.quota.bytes, changed.disabled), (None, true));
         assert_eq!(changed.allow_from.to_string(), "10.0.0.0/8");
+        assert_eq!(changed.data_tls, TlsPolicy::Off);
+        // It is disabled now.
+        assert!(!store.some_may_be_plain().await.expect("reads"));
         assert_eq!(store.list().await.expect("lists"), [changed]);
     }
 

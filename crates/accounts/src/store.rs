@@ -40,6 +40,9 @@ pub trait AccountStore: Send + Sync + 'static {
     /// The account called `name`.
     fn find<'a>(&'a self, name: &'a AccountName) -> StoreResult<'a, Option<StoredAccount>>;
 
+    /// Whether an account's own TLS policy lets it log in without encryption.
+    fn some_may_be_plain(&self) -> StoreResult<'_, bool>;
+
     /// Every account, by name.
     fn list(&self) -> StoreResult<'_, Vec<Account>>;
 

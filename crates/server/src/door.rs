@@ -1,13 +1,14 @@
 //! The one login, for every protocol.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use wharf_accounts::{
-    Account, Authenticator, KeyFingerprint, KeyOptions, LoginGuard, LoginRefusal, PlainLogin,
+    Account, Authenticator, KeyFingerprint, KeyOptions, LoginGuard, LoginRefusal, Origin,
+    PlainLogin,
 };
 use wharf_model::Secret;
 use wharf_vfs::{Home, Vfs};
@@ -95,7 +96,8 @@ pub struct Door {
 /// What holds for every login.
 #[derive(Debug, Clone, Copy)]
 pub struct DoorRules {
-    /// From where passwords may come over connections without encryption.
+    /// From where passwords may come over connections without encryption, for
+    /// accounts that have no policy of their own.
     pub plain: PlainLogin,
     /// Most sessions of one account, unless the account says less.
     pub sessions_per_account: usize,
@@ -124,10 +126,18 @@ impl Door {
         &self.registry
     }
 
-    /// Whether a password should be taken at all from there. A peer on the
-    /// loopback interface may always send one: nobody else can listen in.
-    pub fn takes_passwords(&self, approach: &Approach) -> bool {
-        allows(self.rules.plain, approach)
+    /// Whether a password should be taken at all from there. Where the rule
+    /// says no and some account's own policy says yes, it is taken of everybody:
+    /// asking for some only would tell their names.
+    pub async fn takes_passwords(&self, approach: &Approach) -> bool {
+        if approach.secure || self.rules.plain.allows(approach.peer.ip()) {
+            return true;
+        }
+        let some = self.authenticator.some_account_may_be_plain().await;
+        some.unwrap_or_else(|error| {
+            tracing::error!(%error, "whether an account may log in without encryption is not known");
+            false
+        })
     }
 
     /// Lets somebody in, or not. An unknown name takes as long as a wrong
@@ -140,10 +150,10 @@ impl Door {
         approach: Approach,
         credential: Credential,
     ) -> Result<Grant, LoginRefused> {
-        if !self.takes_passwords(&approach) {
+        if !self.takes_passwords(&approach).await {
             return Err(LoginRefused::NeedsEncryption);
         }
-        let account = self.verify(approach.peer.ip(), &credential).await?;
+        let account = self.verify(&approach, &credential).await?;
         self.admit(account, &approach).await
     }
 
@@ -222,9 +232,6 @@ impl Door {
 
     /// What every login passes once it is known who it is.
     async fn admit(&self, account: Account, approach: &Approach) -> Result<Grant, LoginRefused> {
-        if !allows(account.tls.plain_login(self.rules.plain), approach) {
-            return Err(LoginRefused::NeedsEncryption);
-        }
         self.guard
             .succeeded(approach.peer.ip(), account.name.as_str().as_bytes());
         let limit = account
@@ -244,14 +251,19 @@ impl Door {
 
     async fn verify(
         &self,
-        address: IpAddr,
+        approach: &Approach,
         credential: &Credential,
     ) -> Result<Account, LoginRefused> {
         let Credential { name, password } = credential;
+        let address = approach.peer.ip();
+        let origin = Origin {
+            address,
+            plain: (!approach.secure).then_some(self.rules.plain),
+        };
         if self.guard.is_banned(address) {
             return Err(LoginRefused::Banned);
         }
-        let verified = self.authenticator.verify(name, password, address).await;
+        let verified = self.authenticator.verify(name, password, origin).await;
         // Guesses that were under way when the ban came learn nothing from it.
         if self.guard.is_banned(address) {
             return Err(LoginRefused::Banned);
@@ -265,10 +277,6 @@ impl Door {
             LoginRefused::Credential { reason, delay }
         })
     }
-}
-
-fn allows(plain: PlainLogin, approach: &Approach) -> bool {
-    approach.secure || plain.allows(approach.peer.ip())
 }
 
 /// Why a login was refused.

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use wharf_net::{BareEnd, TlsOptions, TlsServer};
-use wharf_server::ftp::{CertificateAccounts, DataBinding, FtpTls, TlsStart};
+use wharf_server::ftp::{CertificateAccounts, DataBinding, DataPrivacy, FtpTls, TlsStart};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
 
@@ -43,7 +43,8 @@ fn served() -> (FtpTls, CertificateDer<'static>) {
     let tls = FtpTls {
         server: Arc::new(server),
         start: TlsStart::Command,
-        private_data: true,
+        data: DataPrivacy::Required,
+        plain_on_loopback: true,
         may_clear_control: false,
         binding: DataBinding::Prefer,
         upload_end: BareEnd::Tolerated,
@@ -401,8 +402,12 @@ async fn an_upload_without_close_notify_is_whole_unless_that_is_strict() {
 
 #[tokio::test]
 async fn data_in_the_clear_is_refused_where_the_policy_says_so() {
-    for (private_data, reply) in [(true, "522"), (false, "150")] {
-        let encrypted = encrypted(|tls| tls.private_data = private_data).await;
+    for (data, reply) in [
+        (DataPrivacy::Required, "522"),
+        (DataPrivacy::Optional, "150"),
+        (DataPrivacy::Off, "150"),
+    ] {
+        let encrypted = encrypted(|tls| tls.data = data).await;
         let mut client = encrypted.setting.connect_from("127.0.0.1:50000");
         client.expect("220").await;
         client.talk(&[("AUTH TLS", "234")]).await;
@@ -412,10 +417,25 @@ async fn data_in_the_clear_is_refused_where_the_policy_says_so() {
         client.talk(&[("MLSD", reply)]).await;
     }
     // From this machine a session without any TLS is what it always was.
-    let encrypted = encrypted(|_| ()).await;
-    let mut client = encrypted.setting.log_in().await;
-    let _data = client.data().await;
-    client.talk(&[("MLSD", "150")]).await;
+    for (plain_on_loopback, reply) in [(true, "150"), (false, "522")] {
+        let encrypted = encrypted(|tls| tls.plain_on_loopback = plain_on_loopback).await;
+        let mut client = encrypted.setting.log_in().await;
+        let _data = client.data().await;
+        client.talk(&[("MLSD", reply)]).await;
+    }
+}
+
+#[tokio::test]
+async fn data_is_not_encrypted_where_that_is_off() {
+    let encrypted = encrypted(|tls| tls.data = DataPrivacy::Off).await;
+    let mut client = encrypted.setting.connect_from("127.0.0.1:50000");
+    client.expect("220").await;
+    client.talk(&[("AUTH TLS", "234")]).await;
+    let mut client = encrypted.reusing().over(client).await.expect("a handshake");
+    client.talk(LOGIN).await;
+    client
+        .talk(&[("PBSZ 0", "200"), ("PROT P", "534"), ("PROT C", "200")])
+        .await;
 }
 
 #[tokio::test]

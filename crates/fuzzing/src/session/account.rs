@@ -88,6 +88,7 @@ impl AccountStore for OneAccount {
                     vec![(read_only, Permissions::READ | Permissions::LIST)],
                 ),
                 tls: TlsPolicy::Inherit,
+                data_tls: TlsPolicy::Inherit,
                 exec: ExecPolicy::None,
                 disabled: false,
                 expires: None,
@@ -102,6 +103,10 @@ impl AccountStore for OneAccount {
 
     fn insert<'a>(&'a self, new: NewAccount, _password: PasswordHash) -> StoreResult<'a, Account> {
         refused(&new.name)
+    }
+
+    fn some_may_be_plain(&self) -> StoreResult<'_, bool> {
+        Box::pin(ready(Ok(false)))
     }
 
     fn list(&self) -> StoreResult<'_, Vec<Account>> {

@@ -59,8 +59,10 @@ pub struct FtpTls {
     pub server: Arc<TlsServer>,
     /// What begins it.
     pub start: TlsStart,
-    /// Whether a session with TLS must have it on its data connections too.
-    pub private_data: bool,
+    /// Whether data connections are encrypted, where the account has no policy of its own.
+    pub data: DataPrivacy,
+    /// Whether sessions from this machine that are not encrypted need not encrypt their data either.
+    pub plain_on_loopback: bool,
     /// Whether the control connection may do without it after the login (CCC).
     pub may_clear_control: bool,
     /// What a data connection must show.
@@ -69,6 +71,17 @@ pub struct FtpTls {
     pub upload_end: BareEnd,
     /// Says whose certificate a client shows.
     pub accounts: Arc<dyn CertificateAccounts>,
+}
+
+/// Whether data connections are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataPrivacy {
+    /// They must be.
+    Required,
+    /// The client decides (PROT).
+    Optional,
+    /// They are not.
+    Off,
 }
 
 /// Says whose certificate it is.

@@ -102,14 +102,18 @@ pub(crate) fn reply_to_refused_connection(reason: Refused) -> Reply {
 }
 
 /// What the client is told of a refused login. A wrong password, an unknown
-/// name, a disabled and an expired account read the same.
-pub(crate) fn reply_to_login(refused: &LoginRefused) -> Reply {
+/// name, a disabled and an expired account read the same, and so does one that needs encryption.
+pub(crate) fn reply_to_login(refused: &LoginRefused, could_be_encrypted: bool) -> Reply {
     match refused {
         LoginRefused::NeedsEncryption => Reply::new(
             ReplyCode::NOT_LOGGED_IN,
             "This server takes no password over a connection without encryption; send AUTH TLS first.",
         ),
         LoginRefused::Banned => Reply::new(ReplyCode::SERVICE_UNAVAILABLE, BANNED),
+        LoginRefused::Credential { .. } if could_be_encrypted => Reply::new(
+            ReplyCode::NOT_LOGGED_IN,
+            "Login incorrect; if the account needs TLS, send AUTH TLS first.",
+        ),
         LoginRefused::Credential { .. } => Reply::new(ReplyCode::NOT_LOGGED_IN, "Login incorrect."),
         LoginRefused::TooManySessions { limit } => Reply::new(
             ReplyCode::SERVICE_UNAVAILABLE,

@@ -19,7 +19,7 @@ use crate::door::{Approach, Grant, Protocol};
 use crate::ftp::data::{DataChannel, DataTls, Ends};
 use crate::ftp::refusal::reply_to;
 use crate::ftp::running::{DataTimeouts, Finished, Job, Running, Work};
-use crate::ftp::{FtpShared, TlsStart};
+use crate::ftp::{DataPrivacy, FtpShared, FtpTls, TlsStart};
 use crate::registry::{LiveSession, LoginSlot};
 use crate::transfer::Translation;
 
@@ -100,13 +100,13 @@ pub(crate) struct Encrypted {
 }
 
 impl Encrypted {
-    fn new(owner: TicketOwner, opens: Option<String>, start: TlsStart) -> Self {
-        let from_the_start = start == TlsStart::Connection;
+    fn new(owner: TicketOwner, opens: Option<String>, tls: &FtpTls) -> Self {
+        let from_the_start = tls.start == TlsStart::Connection;
         Self {
             owner,
             opens,
             buffer_agreed: from_the_start,
-            private: from_the_start,
+            private: from_the_start && tls.data != DataPrivacy::Off,
             control_cleared: false,
         }
     }
@@ -195,7 +195,7 @@ impl Session {
             return Some(encrypted.clone());
         }
         let opens = encrypted.opens.clone();
-        Some(Encrypted::new(encrypted.owner, opens, tls.start))
+        Some(Encrypted::new(encrypted.owner, opens, tls))
     }
 
     /// Whether TLS comes before everything else.
@@ -225,7 +225,7 @@ impl Session {
             let certificate = stream.peer_certificates().first();
             opens = certificate.and_then(|certificate| tls.accounts.account_of(certificate));
         }
-        self.encrypted = Some(Encrypted::new(owner, opens, tls.start));
+        self.encrypted = Some(Encrypted::new(owner, opens, tls));
         self.presence.live.set_encrypted(true);
         Ok(stream)
     }
@@ -445,9 +445,12 @@ impl Session {
 
     /// Whether a transfer has somewhere to go, and may go there.
     pub(super) fn needs_channel(&self) -> Option<Outcome> {
-        let clear = self.encrypted.as_ref().is_some_and(|tls| !tls.private);
+        let clear = self.encrypted.as_ref().is_none_or(|tls| !tls.private);
         if clear && self.needs_private_data() {
-            let text = "Data connections must be encrypted; PROT P required.";
+            let text = match self.encrypted {
+                Some(_) => "Data connections must be encrypted; PROT P required.",
+                None => "Data connections must be encrypted; AUTH TLS and PROT P required.",
+            };
             return Some(Reply::new(ReplyCode::PROTECTION_REFUSED, text).into());
         }
         matches!(self.channel, DataChannel::Unset).then(|| {

@@ -21,9 +21,9 @@ impl Session {
             )
             .into();
         }
-        if !self.shared.door.takes_passwords(&self.approach()) {
+        if !self.shared.door.takes_passwords(&self.approach()).await {
             // Before the password is on the wire.
-            return reply_to_login(&LoginRefused::NeedsEncryption).into();
+            return self.reply_to_login(&LoginRefused::NeedsEncryption).into();
         }
         let opens = self.encrypted.as_ref().and_then(|tls| tls.opens.as_ref());
         if opens.is_some_and(|account| account.as_bytes() == name) {
@@ -86,8 +86,15 @@ impl Session {
         }
     }
 
+    /// Over a connection that could be encrypted, every refusal says that this may
+    /// help: to say so of some would tell which password was right.
+    fn reply_to_login(&self, refused: &LoginRefused) -> Reply {
+        let could_be_encrypted = self.encrypted.is_none() && self.shared.config.tls.is_some();
+        reply_to_login(refused, could_be_encrypted)
+    }
+
     fn refuse(&mut self, refused: &LoginRefused) -> Outcome {
-        let reply = reply_to_login(refused);
+        let reply = self.reply_to_login(refused);
         self.failed_logins += 1;
         let closes = matches!(
             refused,

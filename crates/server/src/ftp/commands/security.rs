@@ -4,6 +4,7 @@ use wharf_accounts::TlsPolicy;
 use wharf_proto::ftp::command::ProtectionLevel;
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
 
+use crate::ftp::DataPrivacy;
 use crate::ftp::data::DataChannel;
 use crate::ftp::session::{Outcome, Session};
 
@@ -41,6 +42,7 @@ impl Session {
 
     pub(in crate::ftp) fn prot(&mut self, level: ProtectionLevel) -> Outcome {
         let must_be_private = self.needs_private_data();
+        let data = self.shared.config.tls.as_ref().map(|tls| tls.data);
         let Some(encrypted) = &mut self.encrypted else {
             return auth_first();
         };
@@ -51,6 +53,10 @@ impl Session {
             return Reply::new(ReplyCode::BAD_SEQUENCE, "Send PBSZ 0 first.").into();
         }
         let private = match level {
+            ProtectionLevel::Private if data == Some(DataPrivacy::Off) && !must_be_private => {
+                let text = "Data connections are not encrypted here.";
+                return Reply::new(ReplyCode::DENIED_BY_POLICY, text).into();
+            }
             ProtectionLevel::Private => true,
             ProtectionLevel::Clear if must_be_private => {
                 let text = "Data connections must be encrypted; PROT P required.";
@@ -102,12 +108,16 @@ impl Session {
         ))
     }
 
-    /// Whether data may go over connections without encryption. A session that
-    /// is not encrypted itself has shown its password already.
+    /// Whether data connections must be encrypted: what the account says, else
+    /// what the listener does. Before the login nobody knows which account it will be.
     pub(in crate::ftp) fn needs_private_data(&self) -> bool {
-        let listener = self.shared.config.tls.as_ref();
-        let account = self.login().map(|login| login.account.tls);
-        listener.is_some_and(|tls| tls.private_data) || account == Some(TlsPolicy::Required)
+        let listener = self.shared.config.tls.as_ref().is_some_and(|tls| {
+            let is_local = self.peer_address().to_canonical().is_loopback();
+            let is_exempt = tls.plain_on_loopback && is_local && self.encrypted.is_none();
+            tls.data == DataPrivacy::Required && !is_exempt
+        });
+        let login = self.login();
+        login.map_or(listener, |login| login.account.needs_private_data(listener))
     }
 }
 
