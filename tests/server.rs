@@ -669,6 +669,12 @@ fn an_account_is_refused_from_other_networks_as_with_a_wrong_password() {
     assert_eq!(log_in().0, 530);
     assert!(set("none").0);
     assert_eq!(log_in().0, 230);
+    let deny = |networks| wharf.run(&["user", "set", "alice", "--deny-from", networks], "");
+    assert!(deny("127.0.0.0/8").1.contains("deny from:    127.0.0.0/8"));
+    assert_eq!(log_in().0, 530);
+    assert!(!deny("").0);
+    assert!(deny("none").0);
+    assert_eq!(log_in().0, 230);
 }
 
 #[test]

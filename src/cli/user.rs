@@ -123,7 +123,10 @@ struct Fields {
     max_sessions: Option<Limit<u32>>,
     /// From where it may log in: addresses or networks such as 192.0.2.0/24,2001:db8::/32; "none" for everywhere
     #[arg(long, value_name = "CIDR,CIDR")]
-    allow_from: Option<AllowFrom>,
+    allow_from: Option<Networks>,
+    /// From where it may not, even if --allow-from says so; "none" for nowhere
+    #[arg(long, value_name = "CIDR,CIDR")]
+    deny_from: Option<Networks>,
     /// Do not let it log in
     #[arg(long)]
     disabled: bool,
@@ -146,9 +149,9 @@ impl<T: FromStr> FromStr for Limit<T> {
 /// Networks, or `none` for no restriction. An empty text is a mistake: a
 /// script whose variable is empty must not open the account to everyone.
 #[derive(Clone)]
-struct AllowFrom(NetworkSet);
+struct Networks(NetworkSet);
 
-impl FromStr for AllowFrom {
+impl FromStr for Networks {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
@@ -322,7 +325,8 @@ impl Setting {
         new.exec = fields.exec.unwrap_or_default();
         new.expires = fields.expires.and_then(|limit| limit.0).map(|day| day.0);
         new.max_sessions = fields.max_sessions.and_then(|limit| limit.0);
-        new.allow_from = fields.networks().unwrap_or_default();
+        new.allow_from = fields.allowed().unwrap_or_default();
+        new.deny_from = fields.denied().unwrap_or_default();
         new.disabled = fields.disabled;
         let account = self.store.insert(new, hash).await.map_err(store_error)?;
         self.show(&account);
@@ -383,7 +387,8 @@ impl Setting {
             },
             expires: fields.expires.map(|limit| limit.0.map(|day| day.0)),
             max_sessions: fields.max_sessions.map(|limit| limit.0),
-            allow_from: fields.networks(),
+            allow_from: fields.allowed(),
+            deny_from: fields.denied(),
         };
         let account = self.store.update(name, change).await.map_err(store_error)?;
         self.show(&account);
@@ -507,7 +512,8 @@ impl Setting {
             "disabled": account.disabled,
             "expires": account.expires.map(day_text),
             "max_sessions": account.max_sessions,
-            "allow_from": account.allow_from.networks().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "allow_from": network_texts(&account.allow_from),
+            "deny_from": network_texts(&account.deny_from),
             "created": day_text(account.created),
         });
         self.say(value, &account_text(account));
@@ -524,8 +530,13 @@ impl Setting {
 
 impl Fields {
     /// From where the account may be used, if that was said.
-    fn networks(&self) -> Option<NetworkSet> {
+    fn allowed(&self) -> Option<NetworkSet> {
         self.allow_from.as_ref().map(|networks| networks.0.clone())
+    }
+
+    /// From where it may not, if that was said.
+    fn denied(&self) -> Option<NetworkSet> {
+        self.deny_from.as_ref().map(|networks| networks.0.clone())
     }
 
     /// The rules that hold after a change of `before`: a rule for the same path is replaced.
@@ -614,6 +625,14 @@ fn limit_text<T: ToString>(limit: Option<T>) -> String {
     limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
 }
 
+fn network_texts(networks: &NetworkSet) -> Vec<String> {
+    networks
+        .networks()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
 fn day_text(time: SystemTime) -> String {
     let mut digits = Vec::new();
     wharf_proto::time::encode_time(time, &mut digits);
@@ -650,6 +669,9 @@ fn account_text(account: &Account) -> String {
     ));
     if !account.allow_from.is_empty() {
         lines.push(format!("allow from:   {}", account.allow_from));
+    }
+    if !account.deny_from.is_empty() {
+        lines.push(format!("deny from:    {}", account.deny_from));
     }
     lines.join("\n")
 }

@@ -38,6 +38,8 @@ pub struct Account {
     pub created: SystemTime,
     /// From where it may be used; from everywhere, where this is empty.
     pub allow_from: NetworkSet,
+    /// From where it may not, even if `allow_from` says so.
+    pub deny_from: NetworkSet,
 }
 
 impl Account {
@@ -57,6 +59,7 @@ impl Account {
             max_sessions: new.max_sessions,
             created: whole_seconds(new.created),
             allow_from: new.allow_from,
+            deny_from: new.deny_from,
         }
     }
 
@@ -67,7 +70,8 @@ impl Account {
 
     /// Whether the account may be used from `address`.
     pub fn allows(&self, address: IpAddr) -> bool {
-        self.allow_from.is_empty() || self.allow_from.contains(address)
+        let allowed = self.allow_from.is_empty() || self.allow_from.contains(address);
+        allowed && !self.deny_from.contains(address)
     }
 
     /// Whether its data must be encrypted, where the listener says `listener` of all.
@@ -104,6 +108,7 @@ impl Account {
         );
         set(&mut self.max_sessions, change.max_sessions);
         set(&mut self.allow_from, change.allow_from);
+        set(&mut self.deny_from, change.deny_from);
     }
 }
 
@@ -134,6 +139,8 @@ pub struct NewAccount {
     pub created: SystemTime,
     /// From where it may be used; from everywhere, where this is empty.
     pub allow_from: NetworkSet,
+    /// From where it may not, even if `allow_from` says so.
+    pub deny_from: NetworkSet,
 }
 
 impl NewAccount {
@@ -152,6 +159,7 @@ impl NewAccount {
             max_sessions: None,
             created,
             allow_from: NetworkSet::default(),
+            deny_from: NetworkSet::default(),
         }
     }
 }
@@ -181,6 +189,8 @@ pub struct AccountChange {
     pub max_sessions: Option<Option<u32>>,
     /// From where it may be used.
     pub allow_from: Option<NetworkSet>,
+    /// From where it may not.
+    pub deny_from: Option<NetworkSet>,
 }
 
 /// Whether an account needs TLS; goes before what the listener asks for.
@@ -398,6 +408,26 @@ mod tests {
             let needed = account.needs_private_data(listener);
             assert_eq!(needed, expected, "{tls} {data_tls} {listener}");
         }
+    }
+
+    #[test]
+    fn an_account_is_denied_from_where_it_is_allowed_too() {
+        let name = "alice".parse().expect("a name");
+        let mut new = NewAccount::new(name, "/srv/alice".into(), SystemTime::UNIX_EPOCH);
+        new.deny_from = "192.0.2.0/28".parse().expect("a network");
+        let mut account = Account::new(AccountId(1), new);
+        let allows = |account: &Account| {
+            [
+                "192.0.2.1",
+                "::ffff:192.0.2.1",
+                "192.0.2.17",
+                "198.51.100.1",
+            ]
+            .map(|address| account.allows(address.parse().expect("an address")))
+        };
+        assert_eq!(allows(&account), [false, false, true, true]);
+        account.allow_from = "192.0.2.0/24".parse().expect("a network");
+        assert_eq!(allows(&account), [false, false, true, false]);
     }
 
     #[test]

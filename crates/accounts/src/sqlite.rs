@@ -30,7 +30,7 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: u32 = 4;
 
 const SELECT: &str = "SELECT id, name, password_hash, home, quota_bytes, quota_files, permissions, tls, exec, \
-                      disabled, expires, max_sessions, created, allow_from, data_tls FROM accounts";
+                      disabled, expires, max_sessions, created, allow_from, data_tls, deny_from FROM accounts";
 
 /// Accounts in one database file. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -104,6 +104,9 @@ impl SqliteStore {
             allow_from: text("allow_from")?
                 .parse()
                 .map_err(|_| corrupt("list of networks"))?,
+            deny_from: text("deny_from")?
+                .parse()
+                .map_err(|_| corrupt("list of networks"))?,
         };
         let password = text("password_hash")?
             .parse()
@@ -155,8 +158,8 @@ impl AccountStore for SqliteStore {
                 .await?;
             let inserted = sqlx::query(
                 "INSERT INTO accounts (name, password_hash, home, quota_bytes, quota_files, permissions, tls, exec, \
-                 disabled, expires, max_sessions, created, allow_from, data_tls) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 disabled, expires, max_sessions, created, allow_from, data_tls, deny_from) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )
             .bind(account.name.as_str())
             .bind(password.as_str())
@@ -172,6 +175,7 @@ impl AccountStore for SqliteStore {
             .bind(signed(unix_seconds(account.created)))
             .bind(account.allow_from.to_string())
             .bind(account.data_tls.to_string())
+            .bind(account.deny_from.to_string())
             .execute(&mut *transaction)
             .await
             .map_err(|error| match &error {
@@ -238,7 +242,7 @@ impl AccountStore for SqliteStore {
                 .await?;
             sqlx::query(
                 "UPDATE accounts SET home = ?, quota_bytes = ?, quota_files = ?, permissions = ?, tls = ?, exec = ?, \
-                 disabled = ?, expires = ?, max_sessions = ?, allow_from = ?, data_tls = ? WHERE id = ?",
+                 disabled = ?, expires = ?, max_sessions = ?, allow_from = ?, data_tls = ?, deny_from = ? WHERE id = ?",
             )
             .bind(home)
             .bind(account.quota.bytes.map(signed))
@@ -251,6 +255,7 @@ impl AccountStore for SqliteStore {
             .bind(account.max_sessions)
             .bind(account.allow_from.to_string())
             .bind(account.data_tls.to_string())
+            .bind(account.deny_from.to_string())
             .bind(account.id.0)
             .execute(&mut *transaction)
             .await?;
@@ -573,6 +578,7 @@ mod tests {
         new.expires = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(77));
         new.max_sessions = Some(3);
         new.allow_from = "192.0.2.0/24,2001:db8::/32".parse().expect("networks");
+        new.deny_from = "192.0.2.7".parse().expect("a network");
         let password = hash();
         let written = store.insert(new, password.clone()).await.expect("inserts");
         let read = store
@@ -588,12 +594,14 @@ mod tests {
             quota_bytes: Some(None),
             disabled: Some(true),
             allow_from: Some("10.0.0.0/8".parse().expect("a network")),
+            deny_from: Some("10.0.0.0/28".parse().expect("a network")),
             ..AccountChange::default()
         };
         let changed = store.update(&written.name, change).await.expect("updates");
         assert_eq!((changed.quota.bytes, changed.disabled), (None, true));
         assert_eq!(changed.allow_from.to_string(), "10.0.0.0/8");
         assert_eq!(changed.data_tls, TlsPolicy::Off);
+        assert_eq!(changed.deny_from.to_string(), "10.0.0.0/28");
         // It is disabled now.
         assert!(!store.some_may_be_plain().await.expect("reads"));
         assert_eq!(store.list().await.expect("lists"), [changed]);

@@ -94,6 +94,7 @@ impl AccountStore for OneAccount {
                 expires: None,
                 max_sessions: None,
                 allow_from: NetworkSet::default(),
+                deny_from: NetworkSet::default(),
                 created: SystemTime::UNIX_EPOCH,
             },
             password: self.0.clone(),
