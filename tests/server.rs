@@ -544,6 +544,8 @@ fn a_ban_outlives_the_server_and_ends_when_an_operator_lifts_it() {
     assert_eq!(trying.command("USER alice").0, 331);
     assert_eq!(trying.command("PASS secret").1, banned);
     assert!(trying.is_closed());
+    let line = server.await_log(&["login refused", "banned for failed logins"]);
+    assert!(!line.contains("reason"), "{line}");
     let (greeting, mut refused) = Ftp::greeted(server.v4());
     assert_eq!(greeting.1, banned);
     assert!(refused.is_closed());

@@ -440,6 +440,14 @@ plain = ftplib.FTP(timeout=60)
 plain.connect("localhost", explicit)
 plain.login("dave", "secret")
 round_trip(plain)
+# From the first byte on.
+implicitly = socket.create_connection(("localhost", implicit))
+with context().wrap_socket(implicitly, server_hostname="localhost") as tls:
+    lines = tls.makefile("rb")
+    for command, code in ((None, b"220"), (b"USER alice", b"331"), (b"PASS secret", b"230")):
+        if command:
+            tls.sendall(command + b"\r\n")
+        assert lines.readline()[:3] == code
 # Data apart from the login.
 for user, code in (("alice", "534"), ("erin", None), ("dave", None)):
     ftp = client(user=user)
@@ -450,6 +458,23 @@ for user, code in (("alice", "534"), ("erin", None), ("dave", None)):
     round_trip(ftp)
 "#,
     );
+    for parts in [
+        [
+            r#""user":"dave""#,
+            r#""protocol":"ftp""#,
+            r#""tls":"none""#,
+            r#""by":"password""#,
+        ],
+        [
+            r#""user":"alice""#,
+            r#""protocol":"ftps""#,
+            r#""tls":"TLSv1_3 "#,
+            r#""by":"password""#,
+        ],
+    ] {
+        let parts = [&["logged in"], &parts[..]].concat();
+        setting.server.await_log(&parts);
+    }
 }
 
 #[test]

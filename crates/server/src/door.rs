@@ -316,7 +316,8 @@ impl LoginRefused {
         let first = std::error::Error::source(self);
         let reasons = std::iter::successors(first, |reason| reason.source());
         let reason: Vec<String> = reasons.map(ToString::to_string).collect();
-        let reason = reason.join(": ");
+        let reason = (!reason.is_empty()).then(|| reason.join(": "));
+        let reason = reason.as_deref();
         tracing::warn!(user, error = %self, reason, "login refused");
     }
 }

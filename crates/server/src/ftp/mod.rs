@@ -208,7 +208,12 @@ impl StreamService for FtpService {
         let shared = self.shared();
         let live = shared.door.registry().enter(Protocol::Ftp, peer);
         let id = live.id();
-        let span = tracing::info_span!("session", %id, %peer, protocol = "ftp", user = tracing::field::Empty);
+        let protocol = match shared.config.tls.as_ref().map(|tls| tls.start) {
+            Some(TlsStart::Connection) => "ftps",
+            Some(TlsStart::Command) | None => "ftp",
+        };
+        let span =
+            tracing::info_span!("session", %id, %peer, protocol, user = tracing::field::Empty);
         let presence = Arc::new(Presence {
             slot,
             drain: drain.clone(),

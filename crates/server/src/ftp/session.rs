@@ -89,6 +89,8 @@ pub(crate) struct Presence {
 pub(crate) struct Encrypted {
     /// Whose tickets data connections should show.
     owner: TicketOwner,
+    /// Version and cipher, for the log.
+    pub(super) description: String,
     /// The account that the client's certificate opens.
     pub(super) opens: Option<String>,
     /// PBSZ was sent.
@@ -100,10 +102,11 @@ pub(crate) struct Encrypted {
 }
 
 impl Encrypted {
-    fn new(owner: TicketOwner, opens: Option<String>, tls: &FtpTls) -> Self {
+    fn new(owner: TicketOwner, description: String, opens: Option<String>, tls: &FtpTls) -> Self {
         let from_the_start = tls.start == TlsStart::Connection;
         Self {
             owner,
+            description,
             opens,
             buffer_agreed: from_the_start,
             private: from_the_start && tls.data != DataPrivacy::Off,
@@ -195,7 +198,8 @@ impl Session {
             return Some(encrypted.clone());
         }
         let opens = encrypted.opens.clone();
-        Some(Encrypted::new(encrypted.owner, opens, tls))
+        let description = encrypted.description.clone();
+        Some(Encrypted::new(encrypted.owner, description, opens, tls))
     }
 
     /// Whether TLS comes before everything else.
@@ -219,13 +223,14 @@ impl Session {
         let stream = tokio::time::timeout_at(deadline, tls.server.accept(stream, owner))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        let mut opens = None;
+        let (mut description, mut opens) = (String::new(), None);
         if let Some(stream) = stream.as_tls() {
-            tracing::debug!(tls = stream.description(), "encrypted");
+            description = stream.description();
+            tracing::debug!(tls = description, "encrypted");
             let certificate = stream.peer_certificates().first();
             opens = certificate.and_then(|certificate| tls.accounts.account_of(certificate));
         }
-        self.encrypted = Some(Encrypted::new(owner, opens, tls));
+        self.encrypted = Some(Encrypted::new(owner, description, opens, tls));
         self.presence.live.set_encrypted(true);
         Ok(stream)
     }

@@ -67,7 +67,13 @@ impl Session {
     fn enter(&mut self, grant: Grant, code: ReplyCode) -> Outcome {
         let name = &grant.account.name;
         tracing::Span::current().record("user", tracing::field::display(name));
-        tracing::info!("logged in");
+        let tls = self.encrypted.as_ref().filter(|tls| !tls.control_cleared);
+        let tls = tls.map_or("none", |tls| &*tls.description);
+        let by = match code {
+            ReplyCode::LOGGED_IN_BY_CERTIFICATE => "certificate",
+            _ => "password",
+        };
+        tracing::info!(tls, by, "logged in");
         self.presence.slot.settle();
         self.presence.live.set_account(Some(name));
         let text = format!("Welcome, {name}.");
