@@ -208,7 +208,7 @@ impl Command {
             ),
             None => (line, &[][..]),
         };
-        let info = find_verb(name).ok_or_else(|| unknown(name))?;
+        let info = find_verb(name).ok_or_else(|| unknown(name, argument))?;
         match info.argument {
             Argument::None if !argument.trim_ascii().is_empty() => {
                 Err(CommandError::UnexpectedArgument(info))
@@ -304,13 +304,20 @@ fn find_verb(name: &[u8]) -> Option<&'static VerbInfo> {
 }
 
 /// What a line is that no row of the table has.
-fn unknown(name: &[u8]) -> CommandError {
-    if HTTP_METHODS.contains(&name) {
+fn unknown(name: &[u8], argument: &[u8]) -> CommandError {
+    let last = argument.rsplit(|byte| *byte == b' ').next();
+    let version = last.and_then(|last| last.get(..HTTP_VERSION.len()));
+    let is_request = version.is_some_and(|begin| begin.eq_ignore_ascii_case(HTTP_VERSION));
+    if is_request || HTTP_METHODS.contains(&name) {
         CommandError::Http
     } else {
         CommandError::UnknownVerb
     }
 }
+
+/// What the version begins with that ends a request's first line, whatever its method (RFC 9112 §3,
+/// `PRI` of RFC 9113 §3.4).
+const HTTP_VERSION: &[u8] = b"HTTP/";
 
 /// RFC 9110 §9.3 and RFC 5789; methods are case-sensitive.
 const HTTP_METHODS: [&[u8]; 9] = [

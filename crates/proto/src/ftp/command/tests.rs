@@ -101,10 +101,12 @@ fn requests_of_http_are_told_from_unknown_verbs() {
         "POST /x HTTP/1.0",
         "PUT",
         "OPTIONS * HTTP/1.1",
+        "get / http/1.1",
+        "PRI * HTTP/2.0",
     ] {
         assert_eq!(parse(line), Err(CommandError::Http), "{line}");
     }
-    for line in ["get file", "GETX", "Host: example.org"] {
+    for line in ["get file", "GETX", "get http", "Host: example.org"] {
         assert_eq!(parse(line), Err(CommandError::UnknownVerb), "{line}");
     }
 }
