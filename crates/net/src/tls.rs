@@ -152,7 +152,9 @@ impl TlsServer {
     /// `owner`. Has no deadline of its own. Dropping the future closes the stream.
     ///
     /// # Errors
-    /// The handshake failed. The peer was told why where TLS has an alert for it.
+    /// The handshake failed. An alert says why where TLS has one for it; the peer may see
+    /// no more than the end of the connection, since it is closed behind the alert: with
+    /// TLS 1.3 that goes for a name of a protocol (ALPN) that is not served.
     pub async fn accept(&self, stream: Stream, owner: TicketOwner) -> io::Result<Stream> {
         let tickets = Given {
             below: Arc::clone(&self.tickets),
