@@ -59,7 +59,10 @@ fn command(wharf: &Wharf, arguments: &[&str]) -> Command {
 }
 
 fn doctor(wharf: &Wharf, arguments: &[&str]) -> Told {
-    let output = run(wharf, &[&["--json"], arguments].concat());
+    steps(&run(wharf, &[&["--json"], arguments].concat()))
+}
+
+fn steps(output: &Output) -> Told {
     let lines = output.stdout.split(|byte| *byte == b'\n');
     let steps: Vec<Value> = lines
         .filter(|line| !line.is_empty())
@@ -142,6 +145,37 @@ fn a_server_of_ours_is_well() {
     let shown = String::from_utf8_lossy(&text.stdout);
     assert!(shown.contains("fail  tls"), "{shown}");
     assert!(!shown.contains("ok "), "{shown}");
+}
+
+#[test]
+fn what_needs_no_password_is_told_without_one() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let server = wharf.serve(&[]);
+    let url = format!("ftp://alice@{}/", server.v4());
+    let output = command(&wharf, &["--json", &url])
+        .env_remove("WHARF_PASSWORD")
+        .output()
+        .expect("starts");
+    assert_eq!(output.status.code(), Some(2));
+    let told = steps(&output);
+    for step in ["resolve", "connect", "greeting", "tls"] {
+        assert_eq!(told.result(step), "ok");
+    }
+    assert_eq!(told.result("login"), "fail");
+    told.says("login", "detail", "no password for alice");
+    told.says("login", "detail", "WHARF_PASSWORD");
+}
+
+#[test]
+fn a_login_that_is_refused_for_lack_of_tls_says_what_helps() {
+    let wharf = wharf();
+    let config = wharf.configure("[tls]\nplain_on_loopback = false\n");
+    let server = wharf.serve(&["--config", &config]);
+    let url = format!("ftp://alice@{}/", server.v4());
+    let told = doctor(&wharf, &[&url, "--tls", "off"]);
+    assert_eq!(told.code, Some(4));
+    told.says("login", "advice", "--tls required");
 }
 
 #[test]

@@ -100,12 +100,26 @@ enum OverwriteWhen {
 impl SiteArgs {
     /// How to reach the server of `url` and log in to it. May ask for a password.
     pub(super) fn server(&self, url: &RemoteUrl) -> Result<FtpServer, CliError> {
+        let (mut server, missing) = self.server_without_asking(url)?;
+        if let Some(missing) = missing {
+            server.credentials.password = missing.ask()?;
+        }
+        Ok(server)
+    }
+
+    /// As [`Self::server`]; where the password is known to nobody but the
+    /// person, it is empty, and the second value can ask for it.
+    pub(super) fn server_without_asking(
+        &self,
+        url: &RemoteUrl,
+    ) -> Result<(FtpServer, Option<MissingPassword>), CliError> {
+        let (credentials, missing) = credentials(self, url)?;
         let silence = Duration::from_secs(self.timeout);
         let deadlines = Deadlines::default();
-        Ok(FtpServer {
+        let server = FtpServer {
             host: url.host.clone(),
             port: url.port,
-            credentials: credentials(self, url)?,
+            credentials,
             deadlines: Deadlines {
                 connect: silence.min(deadlines.connect),
                 reply: silence,
@@ -118,7 +132,8 @@ impl SiteArgs {
                 DataMode::Passive
             },
             encryption: self.tls.encryption(url.scheme)?,
-        })
+        };
+        Ok((server, missing))
     }
 }
 
@@ -405,15 +420,16 @@ pub(super) fn cancel_on_interrupt() -> CancellationToken {
     cancel
 }
 
-/// User and password: from the URL, the environment, `.netrc`, or a prompt.
-fn credentials(args: &SiteArgs, url: &RemoteUrl) -> Result<Credentials, CliError> {
+/// User and password: from the URL, the environment or `.netrc`. A password that none of them has can be asked for.
+fn credentials(
+    args: &SiteArgs,
+    url: &RemoteUrl,
+) -> Result<(Credentials, Option<MissingPassword>), CliError> {
     use std::os::unix::ffi::OsStringExt as _;
     let asked_user = url.user.as_deref();
     if let (Some(user), Some(password)) = (asked_user, &url.password) {
-        return Ok(Credentials {
-            user: user.to_vec(),
-            password: password.clone(),
-        });
+        let (user, password) = (user.to_vec(), password.clone());
+        return Ok((Credentials { user, password }, None));
     }
     let from_environment =
         std::env::var_os(PASSWORD_VARIABLE).map(|password| Secret::new(password.into_vec()));
@@ -430,29 +446,43 @@ fn credentials(args: &SiteArgs, url: &RemoteUrl) -> Result<Credentials, CliError
     let user = match (asked_user, netrc_user) {
         (Some(user), _) => user.to_vec(),
         (None, Some(user)) => user.into_bytes(),
-        (None, None) => return Ok(Credentials::anonymous()),
+        (None, None) => return Ok((Credentials::anonymous(), None)),
     };
     let from_netrc =
         netrc_password.map(|password| Secret::new(password.expose().as_bytes().to_vec()));
-    let password = match url.password.clone().or(from_environment).or(from_netrc) {
-        Some(password) => password,
-        None if user == Credentials::anonymous().user => Credentials::anonymous().password,
-        None => ask_password(&user, url)?,
-    };
-    Ok(Credentials { user, password })
+    let anonymous = Credentials::anonymous();
+    let known = url.password.clone().or(from_environment).or(from_netrc);
+    let known = known.or_else(|| (user == anonymous.user).then_some(anonymous.password));
+    let missing = known.is_none().then(|| MissingPassword {
+        user: escape_for_display(&user),
+        host: url.host.clone(),
+    });
+    let password = known.unwrap_or_else(|| Secret::new(Vec::new()));
+    Ok((Credentials { user, password }, missing))
 }
 
-fn ask_password(user: &[u8], url: &RemoteUrl) -> Result<Secret<Vec<u8>>, CliError> {
-    let user = escape_for_display(user);
-    if !std::io::stdin().is_terminal() {
-        return Err(CliError::Usage(format!(
-            "no password for {user} at {}: set {PASSWORD_VARIABLE}, or write it to ~/.netrc",
-            url.host
-        )));
+/// A password that only the person knows.
+#[derive(Debug)]
+pub(super) struct MissingPassword {
+    /// Escaped.
+    user: String,
+    host: String,
+}
+
+impl MissingPassword {
+    /// Asks at the terminal.
+    pub(super) fn ask(&self) -> Result<Secret<Vec<u8>>, CliError> {
+        let Self { user, host } = self;
+        if !std::io::stdin().is_terminal() {
+            return Err(CliError::Usage(format!(
+                "no password for {user} at {host}: set {PASSWORD_VARIABLE}, or write it to ~/.netrc"
+            )));
+        }
+        let prompt = format!("Password of {user} at {host}: ");
+        let password =
+            rpassword::prompt_password(prompt).map_err(|error| CliError::failed(&error))?;
+        Ok(Secret::new(password.into_bytes()))
     }
-    let prompt = format!("Password of {user} at {}: ", url.host);
-    let password = rpassword::prompt_password(prompt).map_err(|error| CliError::failed(&error))?;
-    Ok(Secret::new(password.into_bytes()))
 }
 
 /// The text of the `.netrc`; `None` if there is none.
@@ -575,7 +605,8 @@ mod tests {
         let args = Line::parse_from(["test", "--netrc-file", path]).args;
         let found = |url: &str| {
             let url = RemoteUrl::parse(url).expect("a URL");
-            let credentials = credentials(&args, &url).expect("credentials");
+            let (credentials, missing) = credentials(&args, &url).expect("credentials");
+            assert!(missing.is_none());
             (credentials.user, credentials.password.expose().clone())
         };
         let pair = |user: &str, password: &str| (user.into(), password.into());

@@ -41,6 +41,10 @@ pub(super) fn advice(error: &ClientError) -> String {
             "do not log in before the server's operator confirms the new fingerprint; then remove these \
              lines and accept the new one"
         }
+        ClientError::Login(said) if asks_for_encryption(&said.words) => {
+            "it takes no password without TLS, at least not this account's: use --tls required; else check the user \
+             and the password"
+        }
         ClientError::Login(_) => {
             "check the user and the password; some servers take passwords over TLS only, and some \
              addresses are banned after wrong ones"
@@ -64,6 +68,15 @@ pub(super) fn advice(error: &ClientError) -> String {
         _ => "see what the server's log says",
     };
     text.to_owned()
+}
+
+/// Whether a refused login says that TLS is missing, in the words of Wharf, vsftpd,
+/// ProFTPD, Pure-FTPd and IIS.
+fn asks_for_encryption(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    ["auth tls", "encrypt", "tls", "ssl"]
+        .iter()
+        .any(|word| words.contains(word))
 }
 
 fn silence(waiting: Waiting) -> &'static str {

@@ -17,12 +17,14 @@ use wharf_client::{
     ClientError, DataMode, ErrorKind, FtpServer, PassiveKind, PassiveOffer, Probe, ProbedSession,
     Remote, TrustedAs, UrlPath, WriteStart,
 };
-use wharf_model::{Digest, FileName, Hasher, VirtualPath};
+use wharf_model::{Digest, FileName, Hasher, Secret, VirtualPath};
 
 use self::certificate::summary;
 use self::report::{Finding, Report};
 use crate::cli::CliError;
-use crate::cli::site::{SiteArgs, UrlArgument, cancel_on_interrupt, runtime, start_output};
+use crate::cli::site::{
+    MissingPassword, SiteArgs, UrlArgument, cancel_on_interrupt, runtime, start_output,
+};
 
 /// Arguments of `wharf doctor`.
 #[derive(clap::Args)]
@@ -49,13 +51,13 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<(), CliError> {
     let output = start_output(&args.site);
     let url = args.url.parse()?;
-    let server = args.site.server(&url)?;
+    let (server, missing) = args.site.server_without_asking(&url)?;
     let runtime = runtime()?;
     let mut report = Report::new(output);
     let cancel = runtime.block_on(async {
         let cancel = cancel_on_interrupt();
         // A step that ends the examination has been told.
-        let _ = examine(&args, &url.path, server, &cancel, &mut report).await;
+        let _ = examine(&args, &url.path, (server, missing), &cancel, &mut report).await;
         cancel
     });
     // A look-up that nobody waits for any more keeps nobody waiting.
@@ -76,7 +78,7 @@ struct Stop;
 async fn examine(
     args: &Args,
     path: &UrlPath,
-    server: FtpServer,
+    server: (FtpServer, Option<MissingPassword>),
     cancel: &CancellationToken,
     report: &mut Report,
 ) -> Result<(), Stop> {
@@ -102,13 +104,18 @@ async fn examine(
 async fn begin<'r>(
     args: &Args,
     path: &UrlPath,
-    server: FtpServer,
+    (mut server, missing): (FtpServer, Option<MissingPassword>),
     cancel: &'r CancellationToken,
     report: &'r mut Report,
 ) -> Result<(Visit<'r>, VirtualPath), Stop> {
     let addresses = resolve(&server, report).await?;
     let address = reach(&server, &addresses, report).await?;
-    let probe = meet(&server, address, report).await?;
+    let mut probe = meet(&server, address, report).await?;
+    if let Some(missing) = missing {
+        // Only now: what can be told without it is told.
+        server.credentials.password = ask(missing, report).await?;
+        probe.set_credentials(server.credentials.clone());
+    }
     let session = log_in(probe, report).await?;
     let mut visit = Visit {
         server,
@@ -287,6 +294,30 @@ fn tell_stranger(error: &ClientError, started: Instant, report: &Report) {
         started,
         warn(detail, "an authority's certificate needs no acquaintance"),
     );
+}
+
+/// Asks the person for the password, with the connection open meanwhile.
+async fn ask(missing: MissingPassword, report: &mut Report) -> Result<Secret<Vec<u8>>, Stop> {
+    let started = Instant::now();
+    let asked = tokio::task::spawn_blocking(move || missing.ask()).await;
+    match asked {
+        Ok(Ok(password)) => return Ok(password),
+        Ok(Err(error)) => {
+            let advice = "the steps after it need a login; examine with a URL without a user for an anonymous one";
+            report.fail_as("login", started, error.kind(), &error.to_string(), advice);
+        }
+        Err(error) => {
+            let advice = "run it again";
+            report.fail_as(
+                "login",
+                started,
+                ErrorKind::Local,
+                &error.to_string(),
+                advice,
+            );
+        }
+    }
+    Err(Stop)
 }
 
 async fn log_in(mut probe: Probe, report: &mut Report) -> Result<ProbedSession, Stop> {

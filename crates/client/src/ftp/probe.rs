@@ -13,7 +13,7 @@ use super::data::PassiveOffer;
 use super::features::MissingFeature;
 use super::open::Opening;
 use super::secure::{TrustedAs, introduce};
-use super::{DataMode, FtpServer, FtpSession, dial};
+use super::{Credentials, DataMode, FtpServer, FtpSession, dial};
 use crate::error::{ClientError, Said, Waiting};
 use crate::remote::Remote;
 
@@ -119,6 +119,11 @@ impl Probe {
     /// What the server said when it was asked for encryption and refused.
     pub fn refused_encryption(&self) -> Option<&Said> {
         self.opening.refused_encryption.as_ref()
+    }
+
+    /// Changes who logs in.
+    pub fn set_credentials(&mut self, credentials: Credentials) {
+        Arc::make_mut(&mut self.opening.server).credentials = credentials;
     }
 
     /// Logs in.
