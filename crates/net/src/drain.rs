@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,52 +17,90 @@ use crate::Peer;
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
     begun: CancellationToken,
-    cut: CancellationToken,
     tasks: TaskTracker,
-    peers: Peers,
+    tracked: Tracked,
 }
 
-/// Who is served now. The lock is held for one change, never across an await.
+/// What the cut ends. Each task is aborted by its handle: a flag that all of
+/// them watch is a lock that all of them take whenever they are woken.
+/// The lock is held for one change, never across an await.
 #[derive(Debug, Clone, Default)]
-struct Peers(Arc<Mutex<Present>>);
+struct Tracked(Arc<Mutex<Present>>);
 
 #[derive(Debug, Default)]
 struct Present {
+    is_cut: bool,
     /// The number of the next one.
     next: u64,
-    peers: HashMap<u64, Peer>,
+    tasks: HashMap<u64, Task>,
 }
 
-/// One of the peers, who is gone when this is dropped.
+#[derive(Debug)]
+struct Task {
+    /// Whom it serves.
+    peer: Option<Peer>,
+    /// Known once it has started.
+    abort: Option<AbortHandle>,
+}
+
+/// One of the tasks, which is gone when this is dropped.
 struct Attendance {
-    peers: Peers,
+    tracked: Tracked,
     number: u64,
 }
 
-impl Peers {
+impl Tracked {
     fn lock(&self) -> MutexGuard<'_, Present> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn admit(&self, peer: Peer) -> Attendance {
+    fn admit(&self, peer: Option<Peer>) -> Attendance {
         let mut present = self.lock();
         let number = present.next;
         present.next += 1;
-        present.peers.insert(number, peer);
+        present.tasks.insert(number, Task { peer, abort: None });
         Attendance {
-            peers: self.clone(),
+            tracked: self.clone(),
             number,
         }
     }
 
-    fn list(&self) -> Vec<Peer> {
-        self.lock().peers.values().cloned().collect()
+    /// A task that has ended meanwhile is not there, and one that comes after the cut is cut.
+    fn started(&self, number: u64, abort: AbortHandle) {
+        let mut present = self.lock();
+        if present.is_cut {
+            drop(present);
+            abort.abort();
+        } else if let Some(task) = present.tasks.get_mut(&number) {
+            task.abort = Some(abort);
+        }
+    }
+
+    fn cut(&self) {
+        let mut present = self.lock();
+        present.is_cut = true;
+        // Aborting may drop a task here, which takes its name from the list.
+        let handles: Vec<AbortHandle> = present
+            .tasks
+            .values_mut()
+            .filter_map(|task| task.abort.take())
+            .collect();
+        drop(present);
+        for handle in handles {
+            handle.abort();
+        }
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        let present = self.lock();
+        let peers = present.tasks.values().filter_map(|task| task.peer.clone());
+        peers.collect()
     }
 }
 
 impl Drop for Attendance {
     fn drop(&mut self) {
-        self.peers.lock().peers.remove(&self.number);
+        self.tracked.lock().tasks.remove(&self.number);
     }
 }
 
@@ -80,7 +119,7 @@ impl Drain {
     /// Ends every tracked task at its next await.
     pub fn cut(&self) {
         self.begin();
-        self.cut.cancel();
+        self.tracked.cut();
     }
 
     /// Completes once draining has begun. Dropping the future is safe.
@@ -98,10 +137,7 @@ impl Drain {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let cut = self.cut.clone();
-        self.tasks.spawn(async move {
-            cut.run_until_cancelled(future).await;
-        });
+        self.start(None, future);
     }
 
     /// The same for what serves a peer, who is named in the report if it is cut.
@@ -109,11 +145,20 @@ impl Drain {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let attendance = self.peers.admit(peer);
-        self.track(async move {
+        self.start(Some(peer), future);
+    }
+
+    fn start<F>(&self, peer: Option<Peer>, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let attendance = self.tracked.admit(peer);
+        let number = attendance.number;
+        let task = self.tasks.spawn(async move {
             let _attendance = attendance;
             future.await;
         });
+        self.tracked.started(number, task.abort_handle());
     }
 
     /// Runs `future` as a task that the drain waits for even after the cut. It
@@ -141,7 +186,7 @@ impl Drain {
         let (cut, peers) = if in_time {
             (0, Vec::new())
         } else {
-            (self.tasks.len(), self.peers.list())
+            (self.tasks.len(), self.tracked.peers())
         };
         self.cut();
         self.tasks.wait().await;
@@ -192,6 +237,15 @@ mod tests {
         };
         assert_eq!(report, expected);
         assert_eq!(started.elapsed(), Duration::from_secs(30));
+        assert_eq!(drain.running(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_tracked_after_the_cut_is_cut_too() {
+        let drain = Drain::new();
+        drain.cut();
+        drain.track(std::future::pending());
+        assert_eq!(drain.finish(Duration::MAX).await.cut, 0);
         assert_eq!(drain.running(), 0);
     }
 }

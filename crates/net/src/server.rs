@@ -309,7 +309,7 @@ impl<S: StreamService> Server<S> {
         if !self.newcomers {
             slot.settle();
         }
-        let dismissed = slot.dismissed();
+        let dismissed = self.newcomers.then(|| slot.dismissed());
         let connection = Connection {
             stream,
             peer: peer.clone(),
@@ -326,7 +326,7 @@ impl<S: StreamService> Server<S> {
             serving: Box::pin(async move {
                 tokio::select! {
                     biased;
-                    () = dismissed => {
+                    () = when(dismissed) => {
                         tracing::info!(peer = %seen, "connection closed in favour of a newer one");
                         Ok(())
                     }
@@ -352,6 +352,14 @@ impl<S: StreamService> Server<S> {
             let telling = caught(service.refuse(arrival.stream, reason));
             let _ = tokio::time::timeout(PATIENCE, telling).await;
         });
+    }
+}
+
+/// When `event` happens, if it can at all.
+async fn when(event: Option<impl Future<Output = ()>>) {
+    match event {
+        Some(event) => event.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -638,6 +646,53 @@ mod tests {
         let ours = peer.local_addr().expect("an address");
         assert_eq!(report.peers, [Peer::from(ours)]);
         assert_eq!(peer.read(&mut [0]).await.ok(), Some(0));
+    }
+
+    /// Says goodbye when the drain begins, or does not hear it.
+    struct Guest;
+
+    impl StreamService for Guest {
+        async fn serve(self: Arc<Self>, mut connection: Connection) -> Result<(), ServiceError> {
+            let polite = connection.stream.read_u8().await? == b'p';
+            connection.stream.write_all(b"served").await?;
+            connection.drain.begun().await;
+            if !polite {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Ok(connection.stream.write_all(b", goodbye").await?)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_waits_for_those_who_finish_and_names_whom_it_cut_at_the_deadline() {
+        let server = Server::new(Arc::new(Guest));
+        let drain = server.drain();
+        let endpoint = start("tcp:127.0.0.1:0", server);
+        let address = endpoint.socket_address().expect("of TCP");
+        let mut guests = Vec::new();
+        for word in [b"p", b"i"] {
+            let mut guest = TcpStream::connect(address).await.expect("connects");
+            guest.write_all(word).await.expect("writes");
+            let mut answer = [0; 6];
+            guest.read_exact(&mut answer).await.expect("is served");
+            guests.push(guest);
+        }
+        let rude = Peer::from(guests[1].local_addr().expect("an address"));
+        let started = Instant::now();
+        let report = drain.finish(Duration::from_secs(30)).await;
+        assert_eq!(started.elapsed().as_secs(), 30);
+        assert_eq!((report.cut, report.peers), (1, vec![rude]));
+        for (mut guest, last) in guests.into_iter().zip([", goodbye", ""]) {
+            let mut told = String::new();
+            guest.read_to_string(&mut told).await.expect("reads");
+            assert_eq!(told, last);
+        }
+        let refused = TcpStream::connect(address).await;
+        assert_eq!(
+            refused.expect_err("nobody is there").kind(),
+            io::ErrorKind::ConnectionRefused
+        );
     }
 
     #[tokio::test]
