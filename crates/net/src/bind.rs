@@ -491,7 +491,7 @@ impl From<BindError> for io::Error {
     fn from(error: BindError) -> Self {
         let kind = match &error.problem {
             BindProblem::InUse => io::ErrorKind::AddrInUse,
-            BindProblem::NoPermission => io::ErrorKind::PermissionDenied,
+            BindProblem::NoPermission | BindProblem::NotGiven => io::ErrorKind::PermissionDenied,
             BindProblem::NoSuchAddress => io::ErrorKind::AddrNotAvailable,
             BindProblem::NoSuchDirectory(_) => io::ErrorKind::NotFound,
             BindProblem::NotASocket => io::ErrorKind::AlreadyExists,
@@ -514,6 +514,9 @@ pub enum BindProblem {
     /// The process may not.
     #[error("permission denied")]
     NoPermission,
+    /// The process may not make another the owner of a Unix socket.
+    #[error("it cannot be given to another user or group")]
+    NotGiven,
     /// The machine does not have the IP address.
     #[error("no such address on this machine")]
     NoSuchAddress,
@@ -569,6 +572,9 @@ fn advice(endpoint: &Endpoint, problem: &BindProblem) -> String {
         }
         BindProblem::NoPermission => {
             &"permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+        }
+        BindProblem::NotGiven => {
+            &"the socket cannot be given to that user or group; it needs root or CAP_CHOWN"
         }
         BindProblem::NoSuchAddress => &"this machine does not have that address",
         BindProblem::NoSuchDirectory(directory) => {
@@ -678,16 +684,56 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_may_not_be_written_is_named_with_what_is_missing() {
-        if rustix::process::geteuid().is_root() {
-            // Root may write everywhere but to the kernel's own file systems.
-            let (_, shown) = problem("unix:/proc/self/s");
-            assert!(shown.contains("unix:/proc/self/s"), "{shown}");
-            return;
-        }
-        let (why, shown) = problem("unix:/s");
-        assert!(matches!(why, BindProblem::NoPermission), "{shown}");
-        assert!(shown.contains("write to the directory"), "{shown}");
+    fn what_the_user_may_not_do_is_an_error_that_says_what_is_missing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        rustix::fs::chmod(directory.path(), Mode::from_raw_mode(0o777)).expect("ours");
+        let path = directory.path().join("s");
+        let given = format!("unix:{}", path.display());
+        unprivileged(|| {
+            let (why, shown) = problem("unix:/s");
+            assert!(matches!(why, BindProblem::NoPermission), "{shown}");
+            assert!(shown.contains("able to write to the directory"), "{shown}");
+
+            let to_root = EndpointOptions {
+                owner: Some(0),
+                ..EndpointOptions::default()
+            };
+            let error = bind_with(&given, to_root).expect_err("is not ours to give");
+            assert!(matches!(error.problem, BindProblem::NotGiven), "{error}");
+            let shown = error.to_string();
+            assert!(shown.starts_with(&format!("cannot listen on {given}: ")));
+            assert!(shown.contains("CAP_CHOWN"), "{shown}");
+
+            if first_port_for_everyone() > 1 {
+                let (why, shown) = problem("tcp:127.0.0.1:1");
+                assert!(matches!(why, BindProblem::NoPermission), "{shown}");
+                assert!(shown.contains("CAP_NET_BIND_SERVICE"), "{shown}");
+            }
+        });
+        assert!(
+            !path.exists(),
+            "a socket that is not as asked for is removed"
+        );
+    }
+
+    /// Runs `work` on a thread that is not root, whoever the others are.
+    fn unprivileged(work: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                if rustix::process::geteuid().is_root() {
+                    let nobody = rustix::fs::Uid::from_raw(65534);
+                    rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("root may");
+                }
+                work();
+            });
+            thread.join().expect("no panic");
+        });
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a setting of the kernel")]
+    fn first_port_for_everyone() -> u16 {
+        let setting = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+        setting.map_or(1024, |text| text.trim().parse().expect("a port"))
     }
 
     #[test]

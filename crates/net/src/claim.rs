@@ -166,8 +166,12 @@ impl Claim {
         let (owner, group) = (owner.map(Uid::from_raw), group.map(Gid::from_raw));
         if owner.is_some() || group.is_some() {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::chownat(&self.directory, &self.name, owner, group, flags)
-                .map_err(io::Error::from)?;
+            rustix::fs::chownat(&self.directory, &self.name, owner, group, flags).map_err(
+                |error| match error {
+                    Errno::PERM => BindProblem::NotGiven,
+                    error => io::Error::from(error).into(),
+                },
+            )?;
         }
         if let Some(mode) = mode {
             rustix::fs::chmodat(&self.directory, &self.name, mode, AtFlags::empty())
