@@ -11,6 +11,11 @@
 //! A service may put TLS on its stream with a [`TlsServer`]; a client, with a [`TlsClient`].
 //! It depends on no other crate of the workspace.
 
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod accept;
 mod access;
 mod bind;
