@@ -278,12 +278,14 @@ fn account(home: &Path) -> Account {
         quota: QuotaLimits::default(),
         permissions: PermissionRules::default(),
         tls: TlsPolicy::Inherit,
+        data_tls: TlsPolicy::Inherit,
         exec: ExecPolicy::Shell,
         disabled: false,
         expires: None,
         max_sessions: None,
         created: SystemTime::UNIX_EPOCH,
         allow_from: NetworkSet::default(),
+        deny_from: NetworkSet::default(),
     }
 }
 
