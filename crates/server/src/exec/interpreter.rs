@@ -155,8 +155,11 @@ impl Interpreter {
         };
         let before = streams.redirect(redirected);
         let ran = self.run_words(words, streams).await;
+        let Ok(status) = ran else {
+            streams.break_off().await;
+            return ran;
+        };
         let restored = streams.restore(before).await;
-        let status = ran?;
         match restored {
             Ok(()) => Ok(status),
             Err(refusal) => complain(streams, b"", refusal::text(&refusal)).await,

@@ -154,6 +154,13 @@ impl Streams {
         }
     }
 
+    /// Keeps what is in the file so far as a cut upload: whoever was to send or take the rest is gone.
+    pub(super) async fn break_off(&mut self) {
+        if let Some(mut file) = self.file.take() {
+            file.hand_over().await;
+        }
+    }
+
     pub(super) fn routes(&self) -> Routes {
         self.routes
     }

@@ -1,10 +1,13 @@
 //! Remote commands against GNU coreutils, findutils and bash, each on its own copy of one
 //! tree; and what only the virtual file system has.
 
+use std::io;
 use std::os::unix::fs::symlink;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use proptest::prelude::*;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf, duplex};
 use wharf_model::{EntryKind, PermissionRules, Permissions, QuotaLimits, VirtualPath};
 use wharf_proto::exec::MAX_LINE_BYTES;
 use wharf_server::exec::{ExitStatus, Streams, run, run_shell};
@@ -523,4 +526,38 @@ proptest! {
             }
         });
     }
+}
+
+/// A client that goes away.
+struct Gone;
+
+impl AsyncRead for Gone {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        _buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_that_goes_away_was_sending_is_kept_as_cut() {
+    let room = Room::empty().await;
+    let input = io::Cursor::new(b"half of it".to_vec()).chain(Gone);
+    let streams = Streams::new(input, tokio::io::sink(), tokio::io::sink());
+    let line = b"cat > file; echo on > other";
+    let status = run(line, &room.vfs, &VirtualPath::root(), streams).await;
+    assert_eq!(status, ExitStatus::BROKEN_PIPE);
+    let file = VirtualPath::parse(b"/file").expect("a path");
+    // A cut is tidied up behind whoever made it.
+    let entry = loop {
+        match room.vfs.metadata(&file).await {
+            Ok(entry) => break entry,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!((entry.size, entry.incomplete), (10, true));
+    let other = VirtualPath::parse(b"/other").expect("a path");
+    assert!(room.vfs.metadata(&other).await.is_err());
 }
