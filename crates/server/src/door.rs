@@ -310,6 +310,17 @@ pub enum LoginRefused {
 }
 
 impl LoginRefused {
+    /// Whether a key was offered that opens nothing.
+    pub(crate) fn is_unknown_key(&self) -> bool {
+        matches!(
+            self,
+            Self::Credential {
+                reason: LoginRefusal::UnknownKey,
+                ..
+            }
+        )
+    }
+
     /// Writes into the log who was refused and why, of which the peer learns less.
     pub(crate) fn log(&self, name: &[u8]) {
         let user = wharf_model::escape_for_display(name);

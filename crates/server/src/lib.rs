@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! net::accept ─► FtpService ─► session (one task) ─► Door ─► Vfs
-//!                                   │                         ▲
-//!                                   └─ transfer (one task) ─ pump
+//!        │                          │                         ▲
+//!        │                          └─ transfer (one task) ─ pump
+//!        └─────► SshService ─► session (russh's task) ─► Door ─► programs (one task a channel)
 //! ```
 
 pub mod door;
@@ -12,4 +13,5 @@ pub mod ftp;
 pub mod process;
 pub mod registry;
 pub mod sftp;
+pub mod ssh;
 pub mod transfer;

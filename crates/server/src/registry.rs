@@ -182,6 +182,11 @@ impl LiveSession {
         self.id
     }
 
+    /// The other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.record.peer
+    }
+
     /// Notes who has logged in; `None` for nobody any more.
     pub fn set_account(&self, account: Option<&AccountName>) {
         locked(&self.record.state).account = account.cloned();

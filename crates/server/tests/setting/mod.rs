@@ -12,8 +12,8 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use wharf_accounts::{
-    Account, AccountStore, Authenticator, LoginGuard, NewAccount, NewPassword, PasswordPolicy,
-    PasswordPool, PlainLogin, SqliteStore, ThrottleRules,
+    Account, AccountStore, Authenticator, ExecPolicy, LoginGuard, NewAccount, NewPassword,
+    PasswordPolicy, PasswordPool, PlainLogin, SqliteStore, ThrottleRules,
 };
 use wharf_model::{NetworkSet, Refusal, Secret, Usage};
 use wharf_net::{
@@ -81,11 +81,12 @@ pub(crate) async fn setting_on(passive_ports: PassivePorts, tls: Option<FtpTls>)
     let pool = PasswordPool::new(PasswordPolicy::insecure_for_tests());
     let password = NewPassword::parse(Secret::new(b"secret".to_vec())).expect("acceptable");
     let hash = pool.hash(password).await.expect("hashes");
-    let alice = NewAccount::new(
+    let mut alice = NewAccount::new(
         "alice".parse().expect("a name"),
         "/nowhere".into(),
         SystemTime::UNIX_EPOCH,
     );
+    alice.exec = ExecPolicy::Builtin;
     store.insert(alice, hash).await.expect("inserts");
 
     let root = Dir::open_ambient_dir(directory.path(), ambient_authority()).expect("a directory");

@@ -1,0 +1,292 @@
+//! What runs on a channel, by the account's policy, and how its end is told.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use russh::server::{Handle, Msg};
+use russh::{ChannelWriteHalf, Sig};
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+use wharf_accounts::ExecPolicy;
+use wharf_model::VirtualPath;
+use wharf_proto::exec::Script;
+
+use super::activity::Running;
+use super::channel::{Exit, SessionChannel};
+use super::login::Login;
+use super::session::Channels;
+use super::terminal::{self, MAX_LINE_BYTES, Screen};
+use crate::exec::{self, ExitStatus, Streams};
+use crate::sftp::{AttributePolicy, SftpOptions};
+
+/// How long a program whose peer is gone may take to leave things tidy.
+const TIDYING: Duration = Duration::from_secs(5);
+
+/// The status of a command that could not be run, as a shell has it.
+const CANNOT_RUN: u32 = 126;
+
+/// What a peer asks to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Program {
+    /// The login shell.
+    Shell,
+    /// A command line.
+    Command(Vec<u8>),
+    /// File transfer by SFTP.
+    Sftp(AttributePolicy),
+}
+
+impl Program {
+    /// Whether it does its work and ends, and does not wait for a person or a client.
+    pub(super) fn ends_by_itself(&self) -> bool {
+        matches!(self, Self::Command(_))
+    }
+
+    /// Whether it is `scp` and nothing else, which moves files as `sftp` does:
+    /// no policy on commands is about that.
+    fn is_file_transfer(&self) -> bool {
+        let Self::Command(line) = self else {
+            return false;
+        };
+        let Ok(script) = Script::parse(line) else {
+            return false;
+        };
+        let [step] = script.steps.as_slice() else {
+            return false;
+        };
+        let command = &step.command;
+        let name = command
+            .words
+            .first()
+            .and_then(|word| word.expand(&|_| Vec::new()));
+        command.assignments.is_empty()
+            && command.redirections.is_empty()
+            && name.is_some_and(|name| name.into_bytes() == b"scp")
+    }
+}
+
+/// All that runs on the channels of one connection. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Programs {
+    tasks: TaskTracker,
+    abandoned: CancellationToken,
+}
+
+/// Where the end of a program is told.
+pub(super) struct Report {
+    pub(super) write: Arc<ChannelWriteHalf<Msg>>,
+    pub(super) handle: Handle,
+    pub(super) channels: Channels,
+}
+
+impl Programs {
+    /// Runs `program` on `channel` as a task, and reports how it ended.
+    pub(super) fn start(
+        &self,
+        program: Program,
+        login: Arc<Login>,
+        channel: SessionChannel,
+        report: Report,
+        running: Running,
+    ) {
+        let abandoned = self.abandoned.clone();
+        let closed = channel.closed.clone();
+        let task = async move {
+            let id = report.write.id();
+            let channels = report.channels.clone();
+            let ended = tokio::select! {
+                exit = run(program, &login, channel) => Some(exit),
+                () = overdue(&closed) => None,
+                () = abandoned.cancelled() => None,
+            };
+            tracing::debug!(exit = ?ended, "ended");
+            if let Some(exit) = ended {
+                tokio::select! {
+                    () = report.tell(exit) => {}
+                    () = closed.cancelled() => {}
+                }
+            }
+            channels.remove(id);
+            drop(running);
+        };
+        self.tasks.spawn(task.in_current_span());
+    }
+
+    /// How many run.
+    pub(super) fn running(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Waits for the programs of a connection that is over, and drops those that take too long.
+    pub(super) async fn finish(self) {
+        self.tasks.close();
+        // The same if the wait itself is dropped.
+        let abandoning = self.abandoned.drop_guard();
+        let _ = tokio::time::timeout(TIDYING, self.tasks.wait()).await;
+        drop(abandoning);
+        self.tasks.wait().await;
+    }
+}
+
+async fn overdue(closed: &CancellationToken) {
+    closed.cancelled().await;
+    tokio::time::sleep(TIDYING).await;
+}
+
+async fn run(program: Program, login: &Login, channel: SessionChannel) -> Exit {
+    let exec = login.account.exec;
+    match &program {
+        Program::Shell => tracing::info!(%exec, "shell"),
+        Program::Command(line) => {
+            let command = wharf_model::escape_for_display(line);
+            tracing::info!(command, %exec, "command");
+        }
+        Program::Sftp(_) => tracing::info!("sftp"),
+    }
+    let moves_files = program.is_file_transfer();
+    let line = match program {
+        Program::Sftp(attributes) => return sftp(attributes, login, channel).await,
+        Program::Command(line) => Some(line),
+        Program::Shell => None,
+    };
+    match exec {
+        ExecPolicy::Builtin => builtin(line, login, channel).await,
+        ExecPolicy::None | ExecPolicy::Shell if moves_files => builtin(line, login, channel).await,
+        ExecPolicy::None => refuse(channel, NO_COMMANDS).await,
+        ExecPolicy::Shell => refuse(channel, NO_PROCESSES).await,
+    }
+}
+
+const NO_COMMANDS: &str = "This account runs no commands; sftp and scp work.";
+const NO_PROCESSES: &str =
+    "Processes are not in this version; the operator can allow the built-in commands.";
+
+async fn refuse(mut channel: SessionChannel, text: &str) -> Exit {
+    let end = if channel.terminal.is_some() {
+        "\r\n"
+    } else {
+        "\n"
+    };
+    let line = format!("{text}{end}");
+    let _ = channel.stderr.write_all(line.as_bytes()).await;
+    Exit::Status(CANNOT_RUN)
+}
+
+/// Files, by SFTP. What is open when the peer goes away is cut.
+async fn sftp(attributes: AttributePolicy, login: &Login, channel: SessionChannel) -> Exit {
+    let SessionChannel {
+        stdin,
+        stdout,
+        closed,
+        ..
+    } = channel;
+    let options = SftpOptions {
+        account: Bytes::copy_from_slice(login.account.name.as_str().as_bytes()),
+        attributes,
+        stop: closed,
+    };
+    let stream = tokio::io::join(stdin, stdout);
+    match crate::sftp::serve(stream, login.vfs.clone(), options).await {
+        Ok(()) => Exit::Status(0),
+        Err(error) => {
+            let reason = error.source().map(ToString::to_string);
+            tracing::debug!(%error, reason, "SFTP broke off");
+            Exit::Status(1)
+        }
+    }
+}
+
+/// What needs no process, on the virtual file system: a line, or as many as come.
+async fn builtin(line: Option<Vec<u8>>, login: &Login, channel: SessionChannel) -> Exit {
+    let SessionChannel {
+        stdin,
+        stdout,
+        stderr,
+        terminal,
+        ..
+    } = channel;
+    let status = if terminal.is_none() {
+        work(line, login, Streams::new(stdin, stdout, stderr)).await
+    } else {
+        let (typed, lines) = tokio::io::duplex(MAX_LINE_BYTES);
+        let echo = stdout.another();
+        let streams = Streams::new(lines, Screen::new(stdout), Screen::new(stderr));
+        let working = work(line, login, streams.with_terminal());
+        tokio::pin!(working);
+        tokio::select! {
+            status = &mut working => status,
+            // Its end is what it reads next.
+            _ = terminal::edit(stdin, echo, typed) => working.await,
+        }
+    };
+    Exit::Status(u32::from(status.code()))
+}
+
+async fn work(line: Option<Vec<u8>>, login: &Login, streams: Streams) -> ExitStatus {
+    let home = VirtualPath::root();
+    match line {
+        Some(line) => exec::run(&line, &login.vfs, &home, streams).await,
+        None => exec::run_shell(&login.vfs, &home, streams).await,
+    }
+}
+
+impl Report {
+    /// Tells how a program ended, behind all that it has written, and closes the channel.
+    async fn tell(self, exit: Exit) {
+        let id = self.write.id();
+        let _ = self.write.eof().await;
+        match exit {
+            Exit::Status(status) => {
+                let _ = self.write.exit_status(status).await;
+            }
+            Exit::Signal {
+                name,
+                core_dumped,
+                message,
+            } => {
+                let signal = Sig::Custom(name);
+                let told = self.handle.exit_signal_request(
+                    id,
+                    signal,
+                    core_dumped,
+                    message,
+                    String::new(),
+                );
+                let _ = told.await;
+            }
+        }
+        let _ = self.write.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_scp_alone_is_file_transfer() {
+        let is_file_transfer = |line: &str| Program::Command(line.into()).is_file_transfer();
+        for line in ["scp -t /in", "scp -r -p -f 'a; b'", "  scp -f x"] {
+            assert!(is_file_transfer(line), "{line}");
+        }
+        for line in [
+            "ls",
+            "scp -t x; ls",
+            "scp -t x && ls",
+            "ls || scp -t x",
+            "scp -f x >y",
+            "A=scp ls",
+            "$SCP -t x",
+            "scpx",
+            "",
+            "'scp",
+        ] {
+            assert!(!is_file_transfer(line), "{line}");
+        }
+        assert!(!Program::Shell.is_file_transfer());
+    }
+}

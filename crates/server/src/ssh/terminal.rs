@@ -1,0 +1,241 @@
+//! What a terminal's driver does where there is no process and so no driver:
+//! echo, editing of the line, line ends.
+//!
+//! A client that has asked for a terminal sends keys as they are pressed and
+//! shows what it gets as it is.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// Longest line that can be typed, in bytes; Linux's N_TTY_BUF_SIZE.
+pub(super) const MAX_LINE_BYTES: usize = 4096;
+
+/// Most bytes that are translated at a time.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// Makes lines of keys, shows them on `echo` and hands them to `lines`, until
+/// the keys or the lines end. Dropping the future loses the line that is being typed.
+pub(super) async fn edit(
+    mut keys: impl AsyncRead + Unpin,
+    mut echo: impl AsyncWrite + Unpin,
+    mut lines: impl AsyncWrite + Unpin,
+) -> io::Result<()> {
+    let mut editor = Editor::default();
+    let mut pressed = [0; 256];
+    loop {
+        let count = keys.read(&mut pressed).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        for key in pressed.iter().take(count) {
+            let done = editor.press(*key);
+            echo.write_all(&editor.take_echo()).await?;
+            match done {
+                Done::Nothing => {}
+                Done::Line(line) => lines.write_all(&line).await?,
+                Done::End => return Ok(()),
+            }
+        }
+    }
+}
+
+/// A line that is being typed.
+#[derive(Debug, Default)]
+struct Editor {
+    /// Invariant: at most [`MAX_LINE_BYTES`].
+    line: Vec<u8>,
+    echo: Vec<u8>,
+    after_return: bool,
+}
+
+/// What a key has come to.
+#[derive(Debug, PartialEq, Eq)]
+enum Done {
+    Nothing,
+    /// With its line end.
+    Line(Vec<u8>),
+    /// No more lines.
+    End,
+}
+
+impl Editor {
+    fn press(&mut self, key: u8) -> Done {
+        let after_return = std::mem::replace(&mut self.after_return, key == b'\r');
+        match key {
+            b'\n' if after_return => {}
+            b'\r' | b'\n' => {
+                self.echo.extend_from_slice(b"\r\n");
+                let mut line = std::mem::take(&mut self.line);
+                line.push(b'\n');
+                return Done::Line(line);
+            }
+            END if self.line.is_empty() => return Done::End,
+            BACKSPACE | DELETE => self.rub_out(),
+            KILL => {
+                while !self.line.is_empty() {
+                    self.rub_out();
+                }
+            }
+            INTERRUPT => {
+                self.line.clear();
+                self.echo.extend_from_slice(b"^C\r\n");
+                // An empty line brings the prompt back.
+                return Done::Line(b"\n".to_vec());
+            }
+            0x20..=0x7e | 0x80.. if self.line.len() + 1 < MAX_LINE_BYTES => {
+                self.line.push(key);
+                self.echo.push(key);
+            }
+            // Arrows and the like would move a cursor that nothing here follows.
+            _ => {}
+        }
+        Done::Nothing
+    }
+
+    /// Takes back the last character, however many bytes of UTF-8 it has.
+    fn rub_out(&mut self) {
+        let mut taken = false;
+        while let Some(byte) = self.line.pop() {
+            taken = true;
+            if byte & 0b1100_0000 != 0b1000_0000 {
+                break;
+            }
+        }
+        if taken {
+            self.echo.extend_from_slice(b"\x08 \x08");
+        }
+    }
+
+    fn take_echo(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.echo)
+    }
+}
+
+const INTERRUPT: u8 = 0x03;
+const END: u8 = 0x04;
+const BACKSPACE: u8 = 0x08;
+const KILL: u8 = 0x15;
+const DELETE: u8 = 0x7f;
+
+/// An output on a screen, where a line feed alone does not go back to the margin.
+pub(super) struct Screen<W> {
+    below: W,
+    /// Translated, and not yet taken.
+    translated: Vec<u8>,
+    taken: usize,
+}
+
+impl<W: AsyncWrite + Unpin> Screen<W> {
+    pub(super) fn new(below: W) -> Self {
+        Self {
+            below,
+            translated: Vec::new(),
+            taken: 0,
+        }
+    }
+
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self
+            .translated
+            .get(self.taken..)
+            .filter(|rest| !rest.is_empty())
+        {
+            match ready!(Pin::new(&mut self.below).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.taken += count,
+            }
+        }
+        self.translated.clear();
+        self.taken = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Screen<W> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_out(cx))?;
+        let piece = buf.get(..PIECE_BYTES).unwrap_or(buf);
+        for byte in piece {
+            if *byte == b'\n' {
+                this.translated.push(b'\r');
+            }
+            this.translated.push(*byte);
+        }
+        // What cannot go now goes with the next write or flush.
+        if let Poll::Ready(Err(error)) = this.poll_out(cx) {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(piece.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_out(cx))?;
+        Pin::new(&mut this.below).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_out(cx))?;
+        Pin::new(&mut this.below).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn typed(keys: &[u8]) -> (String, String) {
+        let (mut echo, mut lines) = (Vec::new(), Vec::new());
+        edit(keys, &mut echo, &mut lines).await.expect("in memory");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (text(echo), text(lines))
+    }
+
+    #[tokio::test]
+    async fn keys_become_lines_as_a_terminal_makes_them() {
+        for (keys, echo, lines) in [
+            (&b"ls\r"[..], "ls\r\n", "ls\n"),
+            (b"ls\r\npwd\n", "ls\r\npwd\r\n", "ls\npwd\n"),
+            (b"lx\x7fs\r", "lx\x08 \x08s\r\n", "ls\n"),
+            (b"\x7f\x08a\r", "a\r\n", "a\n"),
+            ("é\x7fe\r".as_bytes(), "é\x08 \x08e\r\n", "e\n"),
+            (b"ab\x15c\r", "ab\x08 \x08\x08 \x08c\r\n", "c\n"),
+            (b"rm x\x03ls\r", "rm x^C\r\nls\r\n", "\nls\n"),
+            (b"a\x04b\r\x04never\r", "ab\r\n", "ab\n"),
+            (b"\x1b[A\r", "[A\r\n", "[A\n"),
+        ] {
+            let expected = (echo.to_owned(), lines.to_owned());
+            assert_eq!(typed(keys).await, expected, "{keys:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_takes_no_more_than_a_terminal_takes() {
+        let keys = [vec![b'x'; MAX_LINE_BYTES + 5], vec![b'\r']].concat();
+        let (_, lines) = typed(&keys).await;
+        assert_eq!(lines.len(), MAX_LINE_BYTES);
+    }
+
+    #[tokio::test]
+    async fn lines_on_a_screen_begin_at_the_margin_however_slowly_it_takes_them() {
+        let (ours, mut theirs) = tokio::io::duplex(3);
+        let writing = tokio::spawn(async move {
+            let mut screen = Screen::new(ours);
+            screen.write_all(b"one\n\ntwo\n").await?;
+            screen.shutdown().await
+        });
+        let mut shown = String::new();
+        theirs.read_to_string(&mut shown).await.expect("reads");
+        assert_eq!(shown, "one\r\n\r\ntwo\r\n");
+        writing.await.expect("no panic").expect("writes");
+    }
+}

@@ -1,0 +1,337 @@
+//! SSH sessions over memory: with a client that keeps the rules, and with packets that do not.
+
+mod setting;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use russh::client::{self, DisconnectReason};
+use russh::{Channel, ChannelMsg, Disconnect};
+use setting::{Setting, setting};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use wharf_net::{Connection, Drain, Endpoint, ServiceError, StreamService as _};
+use wharf_server::door::Protocol;
+use wharf_server::sftp::AttributePolicy;
+use wharf_server::ssh::{HostKey, HostKeyKind, SshConfig, SshService, Timeouts};
+
+const TIMEOUTS: Timeouts = Timeouts {
+    login: Duration::from_secs(30),
+    idle: Duration::from_secs(600),
+    stall: Duration::from_secs(60),
+};
+
+/// What one end may write before the other one reads.
+const PIPE_BYTES: usize = 64 * 1024;
+
+fn config() -> SshConfig {
+    SshConfig {
+        host_keys: vec![HostKey::generate(HostKeyKind::Ed25519).expect("made")],
+        timeouts: TIMEOUTS,
+        attributes: AttributePolicy::Refuse,
+    }
+}
+
+/// Serves one connection; the client's end, and the task.
+fn connect(
+    setting: &Setting,
+    service: SshService,
+) -> (DuplexStream, JoinHandle<Result<(), ServiceError>>) {
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let peer: SocketAddr = "127.0.0.1:50000".parse().expect("an address");
+    let connection = Connection {
+        stream: theirs.into(),
+        peer: peer.into(),
+        local: Endpoint::Tcp("127.0.0.1:22".parse().expect("an address")),
+        proxy: None,
+        drain: Drain::new(),
+        slot: setting.slots.take(&peer.into()).expect("free"),
+    };
+    let serving = tokio::spawn(Arc::new(service).serve(connection));
+    (ours, serving)
+}
+
+/// A client that trusts every server and remembers the last word.
+struct Client(Option<oneshot::Sender<(Disconnect, String)>>);
+
+impl client::Handler for Client {
+    type Error = russh::Error;
+
+    async fn check_server_key(
+        &mut self,
+        _key: &russh::keys::PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+
+    async fn disconnected(
+        &mut self,
+        reason: DisconnectReason<Self::Error>,
+    ) -> Result<(), Self::Error> {
+        if let (DisconnectReason::ReceivedDisconnect(said), Some(told)) = (reason, self.0.take()) {
+            let _ = told.send((said.reason_code, said.message));
+        }
+        Ok(())
+    }
+}
+
+/// A client that is not logged in, and what it will be told at the end.
+async fn open(
+    stream: DuplexStream,
+) -> (
+    client::Handle<Client>,
+    oneshot::Receiver<(Disconnect, String)>,
+) {
+    let (told, said) = oneshot::channel();
+    let config = Arc::new(client::Config::default());
+    let opened = client::connect_stream(config, stream, Client(Some(told))).await;
+    (opened.expect("opens"), said)
+}
+
+async fn log_in(client: &mut client::Handle<Client>) {
+    let login = client.authenticate_password("alice", "secret").await;
+    assert!(login.expect("answers").success());
+}
+
+async fn runs(client: &client::Handle<Client>, command: &str) -> Channel<client::Msg> {
+    let mut channel = client.channel_open_session().await.expect("opens");
+    channel.exec(true, command).await.expect("sends");
+    assert!(matches!(channel.wait().await, Some(ChannelMsg::Success)));
+    channel
+}
+
+#[tokio::test]
+async fn a_session_that_is_kicked_is_told_and_what_it_runs_ends() {
+    let setting = setting().await;
+    let (stream, serving) = connect(
+        &setting,
+        SshService::new(&config(), Arc::clone(&setting.door)),
+    );
+    let (mut client, said) = open(stream).await;
+    log_in(&mut client).await;
+    let mut channel = runs(&client, "cat > file").await;
+    channel.data(&vec![0; 600_000][..]).await.expect("sends");
+    // Answered behind what was sent before.
+    drop(runs(&client, "true").await);
+    let registry = setting.door.registry();
+    let sessions = registry.sessions();
+    let [view] = &sessions[..] else {
+        panic!("one session")
+    };
+    assert_eq!(view.protocol, Protocol::Ssh);
+    assert!(view.encrypted);
+    let account = view.account.as_ref().map(ToString::to_string);
+    assert_eq!(account.as_deref(), Some("alice"));
+    assert!(registry.kick(view.id));
+    let (code, text) = said.await.expect("told");
+    assert!(matches!(code, Disconnect::ByApplication), "{code:?}");
+    assert_eq!(text, "The session was ended by an operator.");
+    while channel.wait().await.is_some() {}
+    // It does not take the seconds that are left to a command that does not end.
+    let ended = tokio::time::timeout(Duration::from_secs(4), serving).await;
+    ended.expect("soon").expect("no panic").expect("over TCP");
+    assert!(registry.sessions().is_empty());
+    // The command has ended, and what it wrote is kept as cut.
+    let (stream, _) = connect(
+        &setting,
+        SshService::new(&config(), Arc::clone(&setting.door)),
+    );
+    let (mut client, _) = open(stream).await;
+    log_in(&mut client).await;
+    let mut again = runs(&client, "ls").await;
+    let mut listing = Vec::new();
+    while let Some(message) = again.wait().await {
+        if let ChannelMsg::Data { data } = message {
+            listing.extend_from_slice(&data);
+        }
+    }
+    assert_eq!(String::from_utf8_lossy(&listing), "file\n");
+}
+
+#[tokio::test]
+async fn who_does_not_log_in_is_told_so_at_the_deadline_however_busy_they_are() {
+    let setting = setting().await;
+    let (stream, serving) = connect(
+        &setting,
+        SshService::new(&config(), Arc::clone(&setting.door)),
+    );
+    let started = Instant::now();
+    let (mut client, mut said) = open(stream).await;
+    tokio::time::pause();
+    let mut attempts = 0;
+    let (code, text) = loop {
+        tokio::select! {
+            biased;
+            told = &mut said => break told.expect("told"),
+            () = tokio::time::sleep(Duration::from_secs(3)) => {
+                attempts += 1;
+                let _ = client.authenticate_none("alice").await;
+            }
+        }
+    };
+    assert!(matches!(code, Disconnect::ByApplication), "{code:?}");
+    assert_eq!(text, "You took too long to log in.");
+    assert!((9..=10).contains(&attempts), "{attempts}");
+    assert!(started.elapsed() < TIMEOUTS.login + Duration::from_secs(5));
+    serving.await.expect("no panic").expect("over TCP");
+}
+
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+/// Packets by their content, to a server that encrypts nothing.
+struct Raw(DuplexStream);
+
+impl Raw {
+    /// Past the exchange of keys and, if wanted, the login.
+    async fn open(stream: DuplexStream, logged_in: bool) -> Self {
+        let mut raw = Self(stream);
+        raw.0.write_all(b"SSH-2.0-raw\r\n").await.expect("writes");
+        let lists = [
+            "none",
+            "ssh-ed25519",
+            "none",
+            "none",
+            "none",
+            "none",
+            "none",
+            "none",
+            "",
+            "",
+        ];
+        let mut offer = vec![20];
+        offer.extend([0; 16]);
+        for list in lists {
+            offer.extend(string(list.as_bytes()));
+        }
+        offer.extend([0; 5]);
+        raw.send(&offer).await;
+        raw.send(&[21]).await;
+        raw.send(&[&[5][..], &string(b"ssh-userauth")].concat())
+            .await;
+        if logged_in {
+            let words = [&b"alice"[..], b"ssh-connection", b"password"]
+                .map(string)
+                .concat();
+            let request = [&[50][..], &words, &[0], &string(b"secret")].concat();
+            raw.send(&request).await;
+        }
+        raw
+    }
+
+    async fn send(&mut self, payload: &[u8]) {
+        let _ = self.0.write_all(&packet(payload)).await;
+    }
+}
+
+/// RFC 4251 §5.
+fn string(bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).expect("short");
+    [&length.to_be_bytes()[..], bytes].concat()
+}
+
+/// RFC 4253 §6, without a MAC.
+fn packet(payload: &[u8]) -> Vec<u8> {
+    let padding = 8 - (payload.len() + 5) % 8;
+    let padding = if padding < 4 { padding + 8 } else { padding };
+    let length = u32::try_from(1 + payload.len() + padding).expect("short");
+    let mut packet = length.to_be_bytes().to_vec();
+    packet.push(u8::try_from(padding).expect("at most 11"));
+    packet.extend_from_slice(payload);
+    packet.resize(packet.len() + padding, 0);
+    packet
+}
+
+/// A packet that begins as one that there is, with fields that may be anything.
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop::sample::select(
+        &[
+            "session",
+            "x11",
+            "direct-tcpip",
+            "exec",
+            "shell",
+            "subsystem",
+            "sftp",
+            "pty-req",
+            "env",
+            "signal",
+            "window-change",
+            "auth-agent-req@openssh.com",
+            "tcpip-forward",
+            "cancel-tcpip-forward",
+            "keepalive@openssh.com",
+            "hostkeys-prove-00@openssh.com",
+            "ssh-userauth",
+            "ssh-connection",
+            "publickey",
+            "password",
+            "keyboard-interactive",
+            "none",
+            "ssh-ed25519",
+            "rsa-sha2-512",
+            "alice",
+            "secret",
+            "cat",
+            "ls -la",
+            "TERM",
+        ][..],
+    );
+    let field = prop_oneof![
+        4 => name.prop_map(|name| string(name.as_bytes())),
+        3 => (0u32..4).prop_map(|number| number.to_be_bytes().to_vec()),
+        1 => any::<u32>().prop_map(|number| number.to_be_bytes().to_vec()),
+        2 => any::<bool>().prop_map(|flag| vec![u8::from(flag)]),
+        1 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| string(&bytes)),
+    ];
+    // The numbers of messages that there are, most often those of channels.
+    let kind = prop_oneof![
+        2 => 1u8..8, 1 => 20u8..22, 1 => 30u8..35, 2 => 50u8..62, 1 => 80u8..83, 6 => 90u8..101, 1 => any::<u8>(),
+    ];
+    (kind, prop::collection::vec(field, 0..8)).prop_map(|(kind, fields)| {
+        let mut payload = vec![kind];
+        payload.extend(fields.concat());
+        payload
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_packets_make_a_panic_and_every_session_ends_with_its_stream(
+        payloads in prop::collection::vec(payload(), 1..25),
+        opens_channel: bool,
+        logged_in: bool,
+    ) {
+        std::panic::set_hook(Box::new(|_| {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+        }));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let setting = setting().await;
+            let service = SshService::insecure_for_tests(&config(), Arc::clone(&setting.door));
+            let (stream, serving) = connect(&setting, service);
+            let mut raw = Raw::open(stream, logged_in).await;
+            if opens_channel {
+                let open = [&[90][..], &string(b"session"), &[0; 4], &[0, 1, 0, 0], &[0, 1, 0, 0]];
+                raw.send(&open.concat()).await;
+            }
+            for payload in payloads {
+                raw.send(&payload).await;
+            }
+            let _ = raw.0.shutdown().await;
+            // Whatever it answers is taken.
+            let _ = raw.0.read_to_end(&mut Vec::new()).await;
+            serving.await.expect("no panic").expect("over TCP");
+            assert!(setting.door.registry().sessions().is_empty());
+        });
+        let _ = std::panic::take_hook();
+        prop_assert_eq!(PANICS.load(Ordering::Relaxed), 0);
+    }
+}
