@@ -18,7 +18,7 @@ use wharf_accounts::{
 use wharf_net::{
     AccessHook, AddressRules, BareEnd, BindError, BindProblem, BoundEndpoint, ConnectionLimits,
     ConnectionSlots, Drain, DrainReport, Endpoint, EndpointOptions, InheritError, Inherited,
-    Listener, ProxyRules, TlsServer, UnixName,
+    Listener, ProxyRules, StreamService, TlsServer, UnixName,
 };
 use wharf_process::{Places, Processes};
 use wharf_server::door::{Door, DoorRules};
@@ -26,6 +26,8 @@ use wharf_server::ftp::{
     DataBinding, DataPrivacy, FtpConfig, FtpService, FtpTls, PassivePorts, Timeouts, TlsStart,
 };
 use wharf_server::registry::Registry;
+use wharf_server::sftp::AttributePolicy;
+use wharf_server::ssh::{self, SshConfig, SshService};
 use wharf_vfs::storage::local::LocalOptions;
 
 use crate::admin;
@@ -33,6 +35,7 @@ use crate::admin::service::Administration;
 use crate::config::{self, Address, Config, HomeRoot, ListenerTls, Networks};
 use crate::gate::{Gate, GateRules};
 use crate::homes::Homes;
+use crate::host_keys::{self, HostKeysError};
 use crate::privileges::User;
 use crate::sandbox::Reach;
 use crate::tls::{AccountsByCertificate, Tls, TlsError};
@@ -50,8 +53,11 @@ const ADMINISTRATORS: usize = 16;
 /// The names of protocols: in the log, and as a service manager names the sockets that it passes on.
 const FTP: &str = "ftp";
 const FTPS: &str = "ftps";
+const SSH: &str = "ssh";
 /// The folder in the data directory that holds certificates made here.
 pub(crate) const TLS: &str = "tls";
+/// The folder in the data directory that holds host keys made here.
+pub(crate) const HOST_KEYS: &str = "ssh";
 
 /// A data directory, made if it was missing.
 #[derive(Debug, Clone)]
@@ -87,7 +93,7 @@ impl DataDirectory {
                 path: path.to_path_buf(),
                 source,
             })?;
-        let ours = ["", DATABASE, HOMES, LOCK, TLS].map(|name| path.join(name));
+        let ours = ["", DATABASE, HOMES, LOCK, TLS, HOST_KEYS].map(|name| path.join(name));
         let others = ours.into_iter().find(|part| {
             std::fs::symlink_metadata(part).is_ok_and(|metadata| !user.owns(metadata.uid()))
         });
@@ -236,6 +242,8 @@ pub(crate) struct Server {
     homes: Arc<Homes>,
     ftp: Arc<FtpService>,
     ftps: Arc<FtpService>,
+    ssh: Arc<SshService>,
+    host_keys: Vec<ssh::HostKey>,
     // Made at start, or by the reload that first needs it; never held across an await.
     tls: Mutex<Option<Arc<Tls>>>,
     data: DataDirectory,
@@ -264,6 +272,7 @@ pub(crate) struct Place {
 pub(crate) struct Ports {
     ftp: Vec<BoundEndpoint>,
     ftps: Vec<BoundEndpoint>,
+    ssh: Vec<BoundEndpoint>,
 }
 
 /// Sockets that the service manager has bound, by the name of their protocol.
@@ -275,7 +284,7 @@ impl Activated {
     fn take() -> Result<Self, StartError> {
         let mut named: BTreeMap<String, Vec<BoundEndpoint>> = BTreeMap::new();
         for Inherited { name, endpoint } in wharf_net::inherited(EndpointOptions::default())? {
-            if ![FTP, FTPS].contains(&name.as_str()) {
+            if ![FTP, FTPS, SSH].contains(&name.as_str()) {
                 return Err(StartError::UnknownSocket(name));
             }
             if !matches!(endpoint.endpoint(), Endpoint::Tcp(_)) {
@@ -299,13 +308,11 @@ impl Activated {
 impl Ports {
     /// Takes what the service manager has bound, and binds the rest. Needs no runtime.
     pub(crate) fn bind(config: &Config) -> Result<Self, StartError> {
-        if let Some(what) = config.not_in_this_version() {
-            return Err(StartError::NotInThisVersion(what));
-        }
         let mut activated = Activated::take()?;
         Ok(Self {
             ftp: activated.or_bind(FTP, &config.ftp.listen)?,
             ftps: activated.or_bind(FTPS, &config.ftps.listen)?,
+            ssh: activated.or_bind(SSH, &config.ssh.listen)?,
         })
     }
 }
@@ -386,6 +393,12 @@ impl Server {
         } else {
             None
         };
+        // Who serves no SSH needs no keys for it, of which one takes a while to make.
+        let host_keys = if ports.ssh.is_empty() {
+            Vec::new()
+        } else {
+            host_keys::open(&data.0.join(HOST_KEYS))?
+        };
         let store = data.accounts().await?;
         let accounts: Arc<dyn AccountStore> = Arc::new(store.clone());
         let authenticator = Authenticator::new(Arc::clone(&accounts), passwords)?;
@@ -406,44 +419,40 @@ impl Server {
         };
         let ftp = service(TlsStart::Command);
         let ftps = service(TlsStart::Connection);
-        let slots = ConnectionSlots::new(connection_limits(config));
-        let drain = Drain::new();
-        let listeners = [
-            (
-                FTP,
-                listen(ports.ftp)?,
-                &ftp,
-                &gates.ftp,
-                &config.ftp.proxies,
-            ),
-            (
-                FTPS,
-                listen(ports.ftps)?,
-                &ftps,
-                &gates.ftps,
-                &config.ftps.proxies,
-            ),
-        ];
+        let ssh = ssh_config(config, host_keys.clone());
+        let ssh = Arc::new(SshService::new(&ssh, Arc::clone(&door)));
         let administration = administration.map(BoundEndpoint::listener).transpose()?;
-        let mut places = Vec::new();
-        for (protocol, listeners, service, gate, proxies) in listeners {
-            let mut server = wharf_net::Server::new(Arc::clone(service))
-                .with_access(Arc::clone(gate) as Arc<dyn AccessHook>)
-                .with_slots(slots.clone())
-                .with_newcomers()
-                .with_drain(drain.clone());
-            if !proxies.0.networks().is_empty() {
-                server = server.behind_proxies(ProxyRules::new(proxies.0.networks().to_vec()));
-            }
-            for listener in listeners {
-                let Some(address) = listener.local_address() else {
-                    continue;
-                };
-                tracing::info!(protocol, %address, "listening");
-                places.push(Place { protocol, address });
-                drain.track(server.clone().serve(listener));
-            }
-        }
+        let mut reception = Reception {
+            slots: ConnectionSlots::new(connection_limits(config)),
+            drain: Drain::new(),
+            places: Vec::new(),
+        };
+        reception.open(
+            FTP,
+            listen(ports.ftp)?,
+            &ftp,
+            &gates.ftp,
+            &config.ftp.proxies,
+        );
+        reception.open(
+            FTPS,
+            listen(ports.ftps)?,
+            &ftps,
+            &gates.ftps,
+            &config.ftps.proxies,
+        );
+        reception.open(
+            SSH,
+            listen(ports.ssh)?,
+            &ssh,
+            &gates.ssh,
+            &config.ssh.proxies,
+        );
+        let Reception {
+            slots,
+            drain,
+            places,
+        } = reception;
         let administered = Drain::new();
         if let Some(listener) = administration {
             let administration =
@@ -469,6 +478,8 @@ impl Server {
             homes,
             ftp,
             ftps,
+            ssh,
+            host_keys,
             tls: Mutex::new(tls),
             data,
             slots,
@@ -521,7 +532,9 @@ impl Server {
         let ftp = ftp_config(config, server.clone(), TlsStart::Command);
         let ftps = ftp_config(config, server, TlsStart::Connection);
         self.ftp.reload(ftp, Arc::clone(&door));
-        self.ftps.reload(ftps, door);
+        self.ftps.reload(ftps, Arc::clone(&door));
+        let ssh = ssh_config(config, self.host_keys.clone());
+        self.ssh.reload(&ssh, door);
         self.slots.set_limits(connection_limits(config));
         self.processes.reload(config.processes.limits());
     }
@@ -573,6 +586,42 @@ fn secrets(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     let key = Some(&config.tls.private_key).filter(|path| !path.is_empty());
     let key = key.map(Path::new);
     key.into_iter().chain(file).map(Path::to_path_buf).collect()
+}
+
+/// What all listeners count and end by, and where they are.
+struct Reception {
+    slots: ConnectionSlots,
+    drain: Drain,
+    places: Vec<Place>,
+}
+
+impl Reception {
+    /// Starts to accept for `service`.
+    fn open<S: StreamService>(
+        &mut self,
+        protocol: &'static str,
+        listeners: Vec<Listener>,
+        service: &Arc<S>,
+        gate: &Arc<Gate>,
+        proxies: &Networks,
+    ) {
+        let mut server = wharf_net::Server::new(Arc::clone(service))
+            .with_access(Arc::clone(gate) as Arc<dyn AccessHook>)
+            .with_slots(self.slots.clone())
+            .with_newcomers()
+            .with_drain(self.drain.clone());
+        if !proxies.0.networks().is_empty() {
+            server = server.behind_proxies(ProxyRules::new(proxies.0.networks().to_vec()));
+        }
+        for listener in listeners {
+            let Some(address) = listener.local_address() else {
+                continue;
+            };
+            tracing::info!(protocol, %address, "listening");
+            self.places.push(Place { protocol, address });
+            self.drain.track(server.clone().serve(listener));
+        }
+    }
 }
 
 fn door(
@@ -657,6 +706,21 @@ fn ftp_config(config: &Config, tls: Option<Arc<TlsServer>>, start: TlsStart) -> 
     }
 }
 
+fn ssh_config(config: &Config, host_keys: Vec<ssh::HostKey>) -> SshConfig {
+    SshConfig {
+        host_keys,
+        timeouts: ssh::Timeouts {
+            login: config.timeouts.login.0,
+            idle: config.timeouts.idle.0,
+            stall: config.timeouts.stall.0,
+        },
+        attributes: match config.ssh.attributes {
+            config::Attributes::Refuse => AttributePolicy::Refuse,
+            config::Attributes::Ignore => AttributePolicy::Ignore,
+        },
+    }
+}
+
 fn connection_limits(config: &Config) -> ConnectionLimits {
     ConnectionLimits {
         total: config.limits.connections,
@@ -669,6 +733,7 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
 struct Gates {
     ftp: Arc<Gate>,
     ftps: Arc<Gate>,
+    ssh: Arc<Gate>,
 }
 
 impl Gates {
@@ -677,6 +742,7 @@ impl Gates {
         Self {
             ftp: gate(gate_rules(config, &config.ftp.allow, &config.ftp.deny)),
             ftps: gate(gate_rules(config, &config.ftps.allow, &config.ftps.deny)),
+            ssh: gate(gate_rules(config, &config.ssh.allow, &config.ssh.deny)),
         }
     }
 
@@ -685,6 +751,8 @@ impl Gates {
             .reload(gate_rules(config, &config.ftp.allow, &config.ftp.deny));
         self.ftps
             .reload(gate_rules(config, &config.ftps.allow, &config.ftps.deny));
+        self.ssh
+            .reload(gate_rules(config, &config.ssh.allow, &config.ssh.deny));
     }
 }
 
@@ -715,16 +783,16 @@ pub(crate) enum StartError {
     },
     #[error("another wharf serve is using {}; stop it or choose another --data-dir", .0.display())]
     InUse(PathBuf),
-    #[error("{0} is not in this version; leave the key out")]
-    NotInThisVersion(&'static str),
     #[error("{}", with_source(.0))]
     Tls(#[from] TlsError),
+    #[error("{}", with_source(.0))]
+    HostKeys(#[from] HostKeysError),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
     Activation(#[from] InheritError),
     #[error(
-        "the service manager passed a socket named {0:?}; say what is spoken on it: FileDescriptorName=ftp, or ftps"
+        "the service manager passed a socket named {0:?}; say what is spoken on it: FileDescriptorName=ftp, ftps or ssh"
     )]
     UnknownSocket(String),
     #[error("the service manager passed {0}; only TCP sockets that listen can be served")]
@@ -739,7 +807,6 @@ impl StartError {
     /// Whether the configuration contradicts itself, whatever the machine is like.
     pub(crate) fn is_in_the_configuration(&self) -> bool {
         match self {
-            Self::NotInThisVersion(_) => true,
             Self::Tls(error) => error.is_in_the_configuration(),
             _ => false,
         }

@@ -23,7 +23,7 @@ pub(crate) struct Config {
     pub(crate) sandbox: Sandbox,
     pub(crate) ftp: Ftp,
     pub(crate) ftps: Listeners,
-    pub(crate) ssh: Listeners,
+    pub(crate) ssh: Ssh,
     pub(crate) tls: Tls,
     pub(crate) access: Access,
     pub(crate) login: Login,
@@ -56,6 +56,16 @@ pub(crate) struct Listeners {
     pub(crate) allow: Networks,
     pub(crate) deny: Networks,
     pub(crate) proxies: Networks,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Ssh {
+    pub(crate) listen: Vec<Address>,
+    pub(crate) allow: Networks,
+    pub(crate) deny: Networks,
+    pub(crate) proxies: Networks,
+    pub(crate) attributes: Attributes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -146,7 +156,7 @@ impl Default for Config {
             sandbox: Sandbox::BestEffort,
             ftp: Ftp::default(),
             ftps: Listeners::default(),
-            ssh: Listeners::default(),
+            ssh: Ssh::default(),
             tls: Tls::default(),
             access: Access::default(),
             login: Login::default(),
@@ -327,13 +337,6 @@ impl Config {
         (self.ftp_tls() == ListenerTls::Off && self.ftp_data_tls() == ListenerTls::Required).then_some(
             "data of FTP sessions needs TLS, and no TLS is offered there; set ftp.tls_data, or ftp.tls",
         )
-    }
-
-    /// The first thing that is configured and that this version does not have.
-    pub(crate) fn not_in_this_version(&self) -> Option<&'static str> {
-        [(!self.ssh.listen.is_empty(), "ssh.listen: SSH")]
-            .into_iter()
-            .find_map(|(configured, what)| configured.then_some(what))
     }
 }
 
@@ -591,6 +594,15 @@ pub(crate) enum DataBinding {
     Off,
 }
 
+/// What SFTP does about changes of modes and times that an account may not make.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Attributes {
+    #[default]
+    Refuse,
+    Ignore,
+}
+
 /// Whether the kernel limits which files the server reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -649,7 +661,7 @@ mod tests {
         let is_key = |line: &str| line.contains(" = ") && !line.starts_with('#');
         let keys = EXAMPLE.lines().filter(|line| is_key(line)).count();
         // Every field of the structs above; a new one belongs into the example.
-        assert_eq!(keys, 60);
+        assert_eq!(keys, 61);
         for (number, line) in EXAMPLE.lines().enumerate() {
             let explained = number > 0
                 && EXAMPLE

@@ -6,6 +6,7 @@ mod compose;
 mod config;
 mod gate;
 mod homes;
+mod host_keys;
 mod logging;
 mod privileges;
 mod sandbox;

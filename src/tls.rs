@@ -231,8 +231,9 @@ impl TlsFiles {
         let made =
             make(&with_own_names(names), OffsetDateTime::now_utc()).map_err(TlsError::Names)?;
         // The certificate last: it stands for both.
-        write_private(&self.key, &made.key).map_err(failed(&self.key))?;
-        write_private(&self.certificate, &made.certificate).map_err(failed(&self.certificate))?;
+        write_private(&self.key, made.key.as_bytes()).map_err(failed(&self.key))?;
+        write_private(&self.certificate, made.certificate.as_bytes())
+            .map_err(failed(&self.certificate))?;
         tracing::info!(path = %self.certificate.display(), "made a certificate");
         Ok(())
     }
@@ -569,7 +570,7 @@ fn with_own_names(names: &[String]) -> Vec<String> {
     clippy::disallowed_methods,
     reason = "the data directory is the operator's, from the configuration"
 )]
-fn write_private(path: &Path, content: &str) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut staged = path.as_os_str().to_owned();
     staged.push(".new");
@@ -583,7 +584,7 @@ fn write_private(path: &Path, content: &str) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(&staged)?;
-    file.write_all(content.as_bytes())?;
+    file.write_all(content)?;
     file.sync_all()?;
     std::fs::rename(&staged, path)
 }

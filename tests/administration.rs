@@ -286,7 +286,7 @@ fn a_port_whose_name_says_nothing_is_refused_with_the_line_that_names_it() {
     let errors = String::from_utf8(output.stderr).expect("text");
     assert!(
         errors.ends_with(
-            "\"wharf.socket\"; say what is spoken on it: FileDescriptorName=ftp, or ftps\n"
+            "\"wharf.socket\"; say what is spoken on it: FileDescriptorName=ftp, ftps or ssh\n"
         ),
         "{errors}"
     );

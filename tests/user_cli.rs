@@ -203,11 +203,6 @@ fn mistakes_are_one_line_that_says_what_to_do() {
             "",
             "cannot read /nonexistent/wharf.toml",
         ),
-        (
-            &["serve", "--ftp", "127.0.0.1:0", "--ssh", "127.0.0.1:0"],
-            "",
-            "not in this version",
-        ),
     ] {
         let errors = refused(&wharf, arguments, input);
         assert!(errors.contains(expected), "{arguments:?}: {errors}");

@@ -31,7 +31,7 @@ Where the kernel has Landlock, the server reaches its data, home_roots, configur
 sandbox in the configuration.
 
 Example:
-  wharf user add alice && wharf serve --ftp 0.0.0.0:2121 --ftps 0.0.0.0:2990")]
+  wharf user add alice && wharf serve --ftp 0.0.0.0:2121 --ftps 0.0.0.0:2990 --ssh 0.0.0.0:2222")]
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
@@ -51,7 +51,7 @@ pub(crate) struct Args {
         value_delimiter = ','
     )]
     ftps: Vec<Address>,
-    /// Serve SFTP and SSH here (not in this version)
+    /// Serve SSH here: SFTP, scp and remote commands
     #[arg(
         long,
         env = "WHARF_SSH",
@@ -234,8 +234,14 @@ async fn alive_until<T>(supervisor: &Supervisor, what: impl Future<Output = T>) 
 
 /// What does not change while the server runs.
 fn fixed(config: &Config) -> impl PartialEq {
-    let listen = [&config.ftp.listen, &config.ftps.listen].map(Clone::clone);
-    let proxies = [&config.ftp.proxies, &config.ftps.proxies].map(Clone::clone);
+    let listeners = [&config.ftp.listen, &config.ftps.listen, &config.ssh.listen];
+    let listen = listeners.map(Clone::clone);
+    let behind = [
+        &config.ftp.proxies,
+        &config.ftps.proxies,
+        &config.ssh.proxies,
+    ];
+    let proxies = behind.map(Clone::clone);
     let folders = (config.data_dir.clone(), config.home_roots.clone());
     (
         listen,

@@ -16,8 +16,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+mod openssh;
 mod peer;
 
+pub use openssh::{OpenSsh, Proof};
 pub use peer::Peer;
 
 /// Longest time that any single step may take before the test fails.
@@ -125,7 +127,7 @@ impl Wharf {
         let listen = ["serve", "--ftp", "127.0.0.1:0,[::1]:0"];
         let mut command = self.command(&[&listen, SERVE_OPTIONS, options].concat());
         prepare(&mut command);
-        Server::start(command, 2, options.contains(&"--ftps"))
+        Server::start(command, 2, options)
     }
 
     /// Starts `wharf serve` with a socket that is passed on as systemd does it,
@@ -140,7 +142,7 @@ impl Wharf {
         command.env("WHARF_DATA_DIR", self.data());
         command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
         command.stdin(OwnedFd::from(listener));
-        Server::start(command, 1, false)
+        Server::start(command, 1, options)
     }
 }
 
@@ -172,17 +174,23 @@ pub struct Server {
     child: Child,
     addresses: Vec<SocketAddr>,
     implicit: Option<SocketAddr>,
+    ssh: Option<SocketAddr>,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    /// Starts it and waits until it listens for FTP in `plain` places, and then for implicit FTPS.
-    fn start(mut command: Command, plain: usize, implicit: bool) -> Self {
+    /// Starts it and waits until it listens for FTP in `plain` places, and then
+    /// where `options` say so for implicit FTPS and SSH.
+    fn start(mut command: Command, plain: usize, options: &[&str]) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("starts");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let mut seen = Vec::new();
         let addresses = (0..plain).map(|_| listening(&mut log, &mut seen)).collect();
-        let implicit = implicit.then(|| listening(&mut log, &mut seen));
+        let mut other = |option| {
+            let is_served = options.contains(&option);
+            is_served.then(|| listening(&mut log, &mut seen))
+        };
+        let (implicit, ssh) = (other("--ftps"), other("--ssh"));
         let lines = Arc::new(Mutex::new(seen));
         let seen = Arc::clone(&lines);
         // The log must be read on, or the server would wait for us.
@@ -201,6 +209,7 @@ impl Server {
             child,
             addresses,
             implicit,
+            ssh,
             lines,
         }
     }
@@ -223,6 +232,11 @@ impl Server {
     /// Where it listens for implicit FTPS, if it was started with `--ftps`.
     pub fn ftps(&self) -> SocketAddr {
         self.implicit.expect("started with --ftps")
+    }
+
+    /// Where it listens for SSH, if it was started with `--ssh`.
+    pub fn ssh(&self) -> SocketAddr {
+        self.ssh.expect("started with --ssh")
     }
 
     /// Waits until a line of the log has all of `parts`; that line.
