@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use russh::client::{self, DisconnectReason};
-use russh::{Channel, ChannelMsg, Disconnect};
+use russh::{Channel, ChannelMsg, Disconnect, Sig};
 use setting::{Setting, setting};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::oneshot;
@@ -151,6 +151,38 @@ async fn a_session_that_is_kicked_is_told_and_what_it_runs_ends() {
         }
     }
     assert_eq!(String::from_utf8_lossy(&listing), "file\n");
+}
+
+#[tokio::test]
+async fn a_signal_ends_a_command_and_so_does_ctrl_c_in_a_terminal() {
+    let setting = setting().await;
+    let service = SshService::new(&config(), Arc::clone(&setting.door));
+    let (stream, _) = connect(&setting, service);
+    let (mut client, _) = open(stream).await;
+    log_in(&mut client).await;
+    let signalled = runs(&client, "cat").await;
+    signalled.signal(Sig::TERM).await.expect("sends");
+    assert_eq!(signal_of(signalled).await, "TERM");
+    let mut typed = client.channel_open_session().await.expect("opens");
+    let asked = typed.request_pty(true, "xterm", 80, 24, 0, 0, &[]).await;
+    asked.expect("sends");
+    assert!(matches!(typed.wait().await, Some(ChannelMsg::Success)));
+    typed.exec(true, "cat").await.expect("sends");
+    typed.data(&b"line\r\x03"[..]).await.expect("sends");
+    assert_eq!(signal_of(typed).await, "INT");
+}
+
+/// The name of the signal that ended what ran on `channel`.
+async fn signal_of(mut channel: Channel<client::Msg>) -> String {
+    let mut ended = None;
+    while let Some(message) = channel.wait().await {
+        match message {
+            ChannelMsg::ExitSignal { signal_name, .. } => ended = Some(signal_name),
+            ChannelMsg::ExitStatus { exit_status } => panic!("ended with status {exit_status}"),
+            _ => {}
+        }
+    }
+    format!("{:?}", ended.expect("told"))
 }
 
 #[tokio::test]

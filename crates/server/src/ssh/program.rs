@@ -8,6 +8,7 @@ use bytes::Bytes;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -19,8 +20,8 @@ use super::activity::Running;
 use super::channel::{Exit, SessionChannel};
 use super::login::Login;
 use super::session::Channels;
-use super::terminal::{self, MAX_LINE_BYTES, Screen};
-use crate::exec::{self, ExitStatus, Streams};
+use super::terminal::{self, CtrlC, MAX_LINE_BYTES, NoMoreLines, Screen};
+use crate::exec::{self, Streams};
 use crate::sftp::{AttributePolicy, SftpOptions};
 
 /// How long a program whose peer is gone may take to leave things tidy.
@@ -207,31 +208,65 @@ async fn builtin(line: Option<Vec<u8>>, login: &Login, channel: SessionChannel) 
         stdout,
         stderr,
         terminal,
+        signals,
         ..
     } = channel;
-    let status = if terminal.is_none() {
-        work(line, login, Streams::new(stdin, stdout, stderr)).await
-    } else {
+    let ctrl_c = match line {
+        Some(_) => CtrlC::Interrupts,
+        None => CtrlC::DropsLine,
+    };
+    let working = async {
+        if terminal.is_none() {
+            return work(line, login, Streams::new(stdin, stdout, stderr)).await;
+        }
         let (typed, lines) = tokio::io::duplex(MAX_LINE_BYTES);
         let echo = stdout.another();
         let streams = Streams::new(lines, Screen::new(stdout), Screen::new(stderr));
         let working = work(line, login, streams.with_terminal());
         tokio::pin!(working);
         tokio::select! {
-            status = &mut working => status,
-            // Its end is what it reads next.
-            _ = terminal::edit(stdin, echo, typed) => working.await,
+            exit = &mut working => exit,
+            ended = terminal::edit(stdin, echo, typed, ctrl_c) => match ended {
+                Ok(NoMoreLines::Interrupt) => killed_by("INT"),
+                // The end is what it reads next.
+                Ok(NoMoreLines::End) | Err(_) => working.await,
+            },
         }
     };
-    Exit::Status(u32::from(status.code()))
+    tokio::select! {
+        exit = working => exit,
+        signal = deadly(signals, ctrl_c) => killed_by(signal),
+    }
 }
 
-async fn work(line: Option<Vec<u8>>, login: &Login, streams: Streams) -> ExitStatus {
+/// Waits for a signal that ends a program; an interrupt ends a command, and no shell.
+async fn deadly(mut signals: mpsc::Receiver<String>, interrupt: CtrlC) -> &'static str {
+    while let Some(name) = signals.recv().await {
+        let known = ["HUP", "KILL", "QUIT", "TERM", "INT"];
+        match known.into_iter().find(|known| name == *known) {
+            Some("INT") if interrupt == CtrlC::DropsLine => {}
+            Some(known) => return known,
+            None => {}
+        }
+    }
+    std::future::pending().await
+}
+
+fn killed_by(signal: &str) -> Exit {
+    Exit::Signal {
+        name: signal.to_owned(),
+        core_dumped: false,
+        message: String::new(),
+    }
+}
+
+async fn work(line: Option<Vec<u8>>, login: &Login, streams: Streams) -> Exit {
     let home = VirtualPath::root();
-    match line {
+    let status = match line {
         Some(line) => exec::run(&line, &login.vfs, &home, streams).await,
         None => exec::run_shell(&login.vfs, &home, streams).await,
-    }
+    };
+    Exit::Status(u32::from(status.code()))
 }
 
 impl Report {

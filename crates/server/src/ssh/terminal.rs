@@ -16,19 +16,38 @@ pub(super) const MAX_LINE_BYTES: usize = 4096;
 /// Most bytes that are translated at a time.
 const PIECE_BYTES: usize = 16 * 1024;
 
+/// What Ctrl-C means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CtrlC {
+    /// The line that is being typed is not wanted.
+    DropsLine,
+    /// What reads the lines is not wanted.
+    Interrupts,
+}
+
+/// Why there are no more lines.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoMoreLines {
+    /// The keys have ended, or Ctrl-D was one.
+    End,
+    /// Ctrl-C.
+    Interrupt,
+}
+
 /// Makes lines of keys, shows them on `echo` and hands them to `lines`, until
 /// the keys or the lines end. Dropping the future loses the line that is being typed.
 pub(super) async fn edit(
     mut keys: impl AsyncRead + Unpin,
     mut echo: impl AsyncWrite + Unpin,
     mut lines: impl AsyncWrite + Unpin,
-) -> io::Result<()> {
+    ctrl_c: CtrlC,
+) -> io::Result<NoMoreLines> {
     let mut editor = Editor::default();
     let mut pressed = [0; 256];
     loop {
         let count = keys.read(&mut pressed).await?;
         if count == 0 {
-            return Ok(());
+            return Ok(NoMoreLines::End);
         }
         for key in pressed.iter().take(count) {
             let done = editor.press(*key);
@@ -36,7 +55,12 @@ pub(super) async fn edit(
             match done {
                 Done::Nothing => {}
                 Done::Line(line) => lines.write_all(&line).await?,
-                Done::End => return Ok(()),
+                Done::End => return Ok(NoMoreLines::End),
+                Done::Interrupt if ctrl_c == CtrlC::Interrupts => {
+                    return Ok(NoMoreLines::Interrupt);
+                }
+                // An empty line brings the prompt back.
+                Done::Interrupt => lines.write_all(b"\n").await?,
             }
         }
     }
@@ -59,6 +83,8 @@ enum Done {
     Line(Vec<u8>),
     /// No more lines.
     End,
+    /// Ctrl-C; the line is gone.
+    Interrupt,
 }
 
 impl Editor {
@@ -82,8 +108,7 @@ impl Editor {
             INTERRUPT => {
                 self.line.clear();
                 self.echo.extend_from_slice(b"^C\r\n");
-                // An empty line brings the prompt back.
-                return Done::Line(b"\n".to_vec());
+                return Done::Interrupt;
             }
             0x20..=0x7e | 0x80.. if self.line.len() + 1 < MAX_LINE_BYTES => {
                 self.line.push(key);
@@ -195,7 +220,8 @@ mod tests {
 
     async fn typed(keys: &[u8]) -> (String, String) {
         let (mut echo, mut lines) = (Vec::new(), Vec::new());
-        edit(keys, &mut echo, &mut lines).await.expect("in memory");
+        let ended = edit(keys, &mut echo, &mut lines, CtrlC::DropsLine).await;
+        assert_eq!(ended.expect("in memory"), NoMoreLines::End);
         let text = |bytes| String::from_utf8(bytes).expect("text");
         (text(echo), text(lines))
     }
@@ -216,6 +242,16 @@ mod tests {
             let expected = (echo.to_owned(), lines.to_owned());
             assert_eq!(typed(keys).await, expected, "{keys:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn ctrl_c_ends_what_it_may_interrupt() {
+        let (mut echo, mut lines) = (Vec::new(), Vec::new());
+        let keys = &b"one\rtwo\x03three\r"[..];
+        let ended = edit(keys, &mut echo, &mut lines, CtrlC::Interrupts).await;
+        assert_eq!(ended.expect("in memory"), NoMoreLines::Interrupt);
+        assert_eq!(echo, b"one\r\ntwo^C\r\n");
+        assert_eq!(lines, b"one\n");
     }
 
     #[tokio::test]
