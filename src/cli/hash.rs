@@ -55,6 +55,7 @@ async fn hash_one(site: &Site, flags: &Flags, found: &Found) -> Result<(), CliEr
     }
     let digest = async {
         let mut session = site.pool.lease().await?;
+        session.learn_digests().await?;
         let offered = &session.abilities().digests;
         let algorithm = match flags.algorithm {
             Some(algorithm) if !offered.contains(&algorithm) => {

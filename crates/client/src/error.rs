@@ -323,11 +323,11 @@ impl ClientError {
     }
 }
 
-/// A reply as a person may see it: its code and its words, escaped.
+/// What a server answered as a person may see it: its code and its words, escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
-    /// Three digits (RFC 959 §4.2).
-    pub code: u16,
+    /// Three digits (RFC 959 §4.2), where the protocol has them and the server gave them.
+    pub code: Option<u16>,
     /// The words, escaped and cut to a line.
     pub words: String,
 }
@@ -335,9 +335,17 @@ pub struct Said {
 impl Said {
     /// Takes in the raw words of a reply.
     pub(crate) fn new(code: u16, words: &[u8]) -> Self {
+        Self {
+            code: Some(code),
+            ..Self::words(words)
+        }
+    }
+
+    /// Takes in raw words that no code stands before.
+    pub(crate) fn words(words: &[u8]) -> Self {
         let shown = words.get(..MAX_WORDS_BYTES).unwrap_or(words);
         Self {
-            code,
+            code: None,
             words: escape_for_display(shown),
         }
     }
@@ -361,7 +369,10 @@ impl Said {
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code, self.words)
+        if let Some(code) = self.code {
+            write!(f, "{code} ")?;
+        }
+        f.write_str(&self.words)
     }
 }
 
@@ -422,6 +433,7 @@ mod tests {
         let said = Said::new(550, b"no\x1b]0;evil\x07");
         assert_eq!(said.to_string(), "550 no\\x1b]0;evil\\x07");
         assert_eq!(Said::new(550, &[b'x'; 5000]).words.len(), 300);
+        assert_eq!(Said::words(b"no").to_string(), "no");
     }
 
     #[test]

@@ -25,8 +25,9 @@ use wharf_net::{BareEnd, ForeignTickets, Resumption, Stream, TicketOwner, TlsOpt
 use wharf_proto::ftp::address::{parse_eprt, parse_port};
 use wharf_proto::time::{encode_time, parse_time};
 
+use crate::dial::Deadlines;
 use crate::error::ClientError;
-use crate::ftp::{Credentials, DataMode, Deadlines, FtpServer};
+use crate::ftp::{Credentials, DataMode, FtpServer};
 use crate::local::LocalTree;
 use crate::pool::Pool;
 use crate::progress::{Event, Observer};

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod batch;
+mod dial;
 mod error;
 mod expand;
 #[cfg(test)]
@@ -23,11 +24,12 @@ mod url;
 mod walk;
 
 pub use batch::{Summary, Work, run_batch};
+pub use dial::Deadlines;
 pub use error::{ClientError, ErrorKind, Said, Waiting};
 pub use expand::{Found, expand, list, stat};
 pub use filter::{Filter, InvalidPattern};
 pub use ftp::{
-    Credentials, DataMode, Deadlines, FtpServer, MissingFeature, PassiveKind, PassiveOffer, Probe,
+    Credentials, DataMode, FtpServer, MissingFeature, PassiveKind, PassiveOffer, Probe,
     ProbedSession, TlsFacts, TrustedAs,
 };
 pub use limit::RateLimit;

@@ -10,6 +10,7 @@
 
 use std::time::SystemTime;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use wharf_model::{ByteRange, Digest, DigestAlgorithm, VirtualPath};
 pub use wharf_proto::ftp::list::{Precision, RemoteEntry};
@@ -68,6 +69,12 @@ pub trait Remote: Send {
 
     /// Sets the time of last modification; `false` where the server cannot or will not.
     fn set_modified<'a>(&'a mut self, path: &'a VirtualPath, time: SystemTime) -> Answer<'a, bool>;
+
+    /// Finds out which digests the server makes, where that has to be tried;
+    /// from then on [`Self::abilities`] tells them.
+    fn learn_digests(&mut self) -> Answer<'_, ()> {
+        std::future::ready(Ok(())).boxed()
+    }
 
     /// The server's digest of a file, or of a range of it.
     ///
@@ -169,6 +176,31 @@ pub const PREFERENCE: [DigestAlgorithm; 6] = [
     DigestAlgorithm::Md5,
     DigestAlgorithm::Crc32,
 ];
+
+/// The most that one listing may hold: beyond it a server is broken or hostile.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ListingBounds {
+    pub(crate) entries: usize,
+    pub(crate) bytes: u64,
+}
+
+/// An entry takes some 150 bytes of memory and its name, so that a hostile
+/// listing costs about 130 MB at most; directories of this size are beyond what
+/// servers list in good time.
+pub(crate) const LISTING_BOUNDS: ListingBounds = ListingBounds {
+    entries: 500_000,
+    bytes: 64 * 1024 * 1024,
+};
+
+impl ListingBounds {
+    /// Refuses a listing that has come to more.
+    pub(crate) fn check(self, entries: usize, bytes: u64) -> Result<(), ClientError> {
+        if entries > self.entries || bytes > self.bytes {
+            return Err(ClientError::Protocol("a listing does not end".to_owned()));
+        }
+        Ok(())
+    }
+}
 
 /// Makes sessions.
 pub trait Connector: Send + Sync {

@@ -344,6 +344,7 @@ impl Transfers {
         target: Option<Facts>,
     ) -> Result<Filled, ClientError> {
         let shown = download.tree.show(&download.local);
+        session.learn_digests().await?;
         let left = Partial {
             size: Some(partial.size()),
             origin: attempt.origin_here(source, partial),
@@ -441,6 +442,7 @@ impl Transfers {
         if let Action::Skip(reason) = plan(source_facts, target, None, policy) {
             return Ok(attempt.skipped(reason, source_facts.size));
         }
+        session.learn_digests().await?;
         let left = match standing {
             Some(standing) => {
                 let file = Partial {

@@ -14,6 +14,7 @@ use super::FtpSession;
 use super::features::Features;
 use super::refusal::{is_not_understood, refusal};
 use crate::error::ClientError;
+use crate::remote::{LISTING_BOUNDS, ListingBounds};
 
 /// How directories are listed in this session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl FtpSession {
                 let lines = self.receive_lines("MLSD", path.as_bytes(), as_facts).await;
                 match lines {
                     // MLST was announced and MLSD is not there after all.
-                    Err(ClientError::Refused(said)) if matches!(said.code, 500 | 502) => {
+                    Err(ClientError::Refused(said)) if matches!(said.code, Some(500 | 502)) => {
                         self.list_style = ListStyle::AllNames;
                         self.list_plainly(path).await
                     }
@@ -83,7 +84,7 @@ impl FtpSession {
             }
             // The directory is there, as CWD has shown: some servers call an empty one "not found".
             Err(ClientError::NotFound(_)) => Ok(Vec::new()),
-            Err(ClientError::Refused(said)) if said.code == 550 => Ok(Vec::new()),
+            Err(ClientError::Refused(said)) if said.code == Some(550) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
@@ -105,7 +106,7 @@ impl FtpSession {
     /// Pure-FTPd says of a file that is no directory that it does not exist.
     async fn why_closed(&mut self, path: &VirtualPath, error: ClientError) -> ClientError {
         let said = match &error {
-            ClientError::Refused(said) if said.code == 550 => said.clone(),
+            ClientError::Refused(said) if said.code == Some(550) => said.clone(),
             ClientError::NotFound(Some(said)) if self.features.facts => said.clone(),
             _ => return error,
         };
@@ -157,7 +158,7 @@ impl FtpSession {
         argument: &[u8],
         parse: fn(&[u8], SystemTime) -> Option<RemoteEntry>,
     ) -> Result<Vec<RemoteEntry>, ClientError> {
-        let mut listing = Listing::new(parse, SystemTime::now(), BOUNDS);
+        let mut listing = Listing::new(parse, SystemTime::now(), LISTING_BOUNDS);
         let mut read = self.receive(verb, argument).await?;
         let mut chunk = vec![0; 32 * 1024];
         loop {
@@ -233,29 +234,14 @@ struct Listing {
     buffer: BytesMut,
     entries: Vec<RemoteEntry>,
     received_bytes: u64,
-    bounds: Bounds,
+    bounds: ListingBounds,
 }
-
-/// The most that one listing may hold: beyond it a server is broken or hostile.
-#[derive(Debug, Clone, Copy)]
-struct Bounds {
-    entries: usize,
-    bytes: u64,
-}
-
-/// An entry takes some 150 bytes of memory and its name, so that a hostile
-/// listing costs about 130 MB at most; directories of this size are beyond what
-/// servers list in good time.
-const BOUNDS: Bounds = Bounds {
-    entries: 500_000,
-    bytes: 64 * 1024 * 1024,
-};
 
 impl Listing {
     fn new(
         parse: fn(&[u8], SystemTime) -> Option<RemoteEntry>,
         now: SystemTime,
-        bounds: Bounds,
+        bounds: ListingBounds,
     ) -> Self {
         Self {
             parse,
@@ -281,10 +267,7 @@ impl Listing {
         if self.decoder.is_overlong() {
             return Err(line_too_long());
         }
-        if self.entries.len() > self.bounds.entries || self.received_bytes > self.bounds.bytes {
-            return Err(ClientError::Protocol("a listing does not end".to_owned()));
-        }
-        Ok(())
+        self.bounds.check(self.entries.len(), self.received_bytes)
     }
 
     /// All entries; a last line without a line end is a line too.
@@ -313,7 +296,7 @@ fn is_entry(entry: &RemoteEntry) -> bool {
 /// To a question whether something is there, 550 in any words means that it is not.
 fn missing(reply: &Reply) -> ClientError {
     match refusal(reply) {
-        ClientError::Refused(said) if said.code == 550 => ClientError::NotFound(Some(said)),
+        ClientError::Refused(said) if said.code == Some(550) => ClientError::NotFound(Some(said)),
         other => other,
     }
 }
@@ -327,7 +310,11 @@ mod tests {
     use super::*;
 
     fn listing(entries: usize, bytes: u64) -> Listing {
-        Listing::new(as_facts, SystemTime::UNIX_EPOCH, Bounds { entries, bytes })
+        Listing::new(
+            as_facts,
+            SystemTime::UNIX_EPOCH,
+            ListingBounds { entries, bytes },
+        )
     }
 
     #[test]

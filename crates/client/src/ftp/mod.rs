@@ -6,7 +6,6 @@
 
 mod control;
 mod data;
-mod dial;
 mod digest;
 mod features;
 mod listing;
@@ -32,6 +31,7 @@ use self::listing::ListStyle;
 use self::open::Opening;
 use self::refusal::{is_not_understood, refusal};
 use self::secure::Securing;
+use crate::dial::Deadlines;
 use crate::error::{ClientError, Waiting};
 use crate::remote::{
     Abilities, Answer, Connector, Remote, RemoteEntry, RemotePartial, RemoteRead, RemoteWrite,
@@ -43,30 +43,6 @@ pub use self::data::PassiveOffer;
 pub use self::features::MissingFeature;
 pub use self::probe::{PassiveKind, Probe, ProbedSession, TlsFacts};
 pub use self::secure::TrustedAs;
-
-/// How long the client waits, by what it waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deadlines {
-    /// Name lookup and TCP connection, all addresses together.
-    pub connect: Duration,
-    /// A reply to a command.
-    pub reply: Duration,
-    /// A data connection.
-    pub data_connect: Duration,
-    /// The next bytes of a transfer, and room for the next.
-    pub stall: Duration,
-}
-
-impl Default for Deadlines {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(30),
-            reply: Duration::from_secs(60),
-            data_connect: Duration::from_secs(30),
-            stall: Duration::from_secs(60),
-        }
-    }
-}
 
 /// Who opens data connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

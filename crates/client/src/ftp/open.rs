@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -18,7 +17,8 @@ use super::features::Features;
 use super::listing::ListStyle;
 use super::refusal::refusal;
 use super::secure::{Securing, protect_data};
-use super::{Credentials, FtpServer, FtpSession, dial};
+use super::{Credentials, FtpServer, FtpSession};
+use crate::dial::{dial, keep_alive};
 use crate::error::{ClientError, Said, Waiting};
 
 /// A control connection that is not logged in yet.
@@ -36,7 +36,7 @@ pub(super) struct Opening {
 impl Opening {
     /// Connects to the first address that answers. `ftps://` is encrypted from here on.
     pub(super) async fn dial(server: FtpServer) -> Result<Self, ClientError> {
-        let socket = dial::dial(&server.host, server.port, server.deadlines.connect).await?;
+        let socket = dial(&server.host, server.port, server.deadlines.connect).await?;
         Self::over(server, socket).await
     }
 
@@ -146,13 +146,6 @@ fn securing(server: &FtpServer, peer: SocketAddr) -> Result<Option<Securing>, Cl
     Securing::new(encryption, &server.host, peer, deadline).map(Some)
 }
 
-/// Lets the network keep the control connection's state in long transfers.
-fn keep_alive(socket: &TcpStream) {
-    let options = socket2::TcpKeepalive::new().with_time(KEEP_ALIVE);
-    // Failing only means that a firewall may forget a connection that is silent for long.
-    let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&options);
-}
-
 async fn log_in(control: &mut Control, credentials: &Credentials) -> Result<(), ClientError> {
     let reply = control.exchange("USER", &credentials.user).await?;
     if reply.code().is_completion() {
@@ -229,6 +222,3 @@ async fn working_directory(control: &mut Control) -> Result<VirtualPath, ClientE
         .and_then(|path| VirtualPath::parse(&path).ok())
         .unwrap_or_else(VirtualPath::root))
 }
-
-/// RFC 1122 §4.2.3.6 asks for two hours by default; firewalls forget after minutes.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);

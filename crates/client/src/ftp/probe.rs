@@ -13,7 +13,8 @@ use super::data::PassiveOffer;
 use super::features::MissingFeature;
 use super::open::Opening;
 use super::secure::{TrustedAs, introduce};
-use super::{Credentials, DataMode, FtpServer, FtpSession, dial};
+use super::{Credentials, DataMode, FtpServer, FtpSession};
+use crate::dial::addresses;
 use crate::error::{ClientError, Said, Waiting};
 use crate::remote::Remote;
 
@@ -24,7 +25,7 @@ impl FtpServer {
     /// [`ClientError::UnknownHost`], [`ClientError::Timeout`].
     pub async fn addresses(&self) -> Result<Vec<SocketAddr>, ClientError> {
         let deadline = self.deadlines.connect;
-        timeout(deadline, dial::addresses(&self.host, self.port))
+        timeout(deadline, addresses(&self.host, self.port))
             .await
             .map_err(|_| self.too_late())?
     }

@@ -212,7 +212,7 @@ impl Securing {
     pub(super) fn explain_unresumed(&self, error: ClientError) -> ClientError {
         match error {
             ClientError::Refused(said) | ClientError::TryLater(said)
-                if matches!(said.code, 425 | 522) =>
+                if matches!(said.code, Some(425 | 522)) =>
             {
                 self.encryption.bound.insert(&self.server);
                 let may_pass = self.has_resumed.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! From a host name to a connection: all addresses, the first that answers.
+//! From a host name to a connection: all addresses, the first that answers; and how long to wait.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,11 +11,35 @@ use tokio::time::{sleep, timeout};
 
 use crate::error::{ClientError, Waiting};
 
+/// How long the client waits, by what it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Name lookup and TCP connection, all addresses together.
+    pub connect: Duration,
+    /// A reply to a command or a request.
+    pub reply: Duration,
+    /// A data connection.
+    pub data_connect: Duration,
+    /// The next bytes of a transfer, and room for the next.
+    pub stall: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(30),
+            reply: Duration::from_secs(60),
+            data_connect: Duration::from_secs(30),
+            stall: Duration::from_secs(60),
+        }
+    }
+}
+
 /// Connects to any address of `host`, trying the next one whenever one has
 /// failed or has been silent for a quarter of a second (RFC 8305 §5).
 ///
 /// Dropping the future closes every attempt.
-pub(super) async fn dial(
+pub(crate) async fn dial(
     host: &str,
     port: u16,
     deadline: Duration,
@@ -38,7 +62,7 @@ pub(super) async fn dial(
 }
 
 /// The addresses of `host` in the order in which they are tried. Has no deadline of its own.
-pub(super) async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError> {
+pub(crate) async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError> {
     let found = lookup_host((host, port)).await;
     let found = found.map_err(|source| ClientError::UnknownHost {
         host: host.to_owned(),
@@ -84,6 +108,16 @@ fn by_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     turns.extend(second);
     turns
 }
+
+/// Lets the network keep the state of a connection that is silent for long.
+pub(crate) fn keep_alive(socket: &TcpStream) {
+    let options = socket2::TcpKeepalive::new().with_time(KEEP_ALIVE);
+    // Failing only means that a firewall may forget the connection.
+    let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&options);
+}
+
+/// RFC 1122 §4.2.3.6 asks for two hours by default; firewalls forget after minutes.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// RFC 8305 §5: the recommended delay between attempts.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
