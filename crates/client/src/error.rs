@@ -7,6 +7,7 @@ use std::time::Duration;
 use wharf_model::{DigestAlgorithm, PathError, escape_for_display};
 use wharf_net::{HandshakeError, TlsClientError};
 
+use crate::ssh::HostKey;
 use crate::trust::{Remembered, Stranger};
 use crate::url::UrlError;
 
@@ -109,6 +110,39 @@ pub enum ClientError {
         /// What it shows now.
         stranger: Stranger,
     },
+    /// A server of SSH shows a key, and none is known of it.
+    #[error(
+        "the host key of {server} is not known: it shows {key}. If that is the server's, --accept-new remembers it"
+    )]
+    UnknownHostKey {
+        /// `host:port`.
+        server: String,
+        /// What it showed.
+        key: HostKey,
+    },
+    /// A server of SSH shows none of the keys that are known of it.
+    #[error(
+        "THE HOST KEY OF {server} HAS CHANGED: it shows {key}, and {place} has another one. Somebody may be listening in. If the server's operator confirms the change, remove the server's lines from that file"
+    )]
+    HostKeyChanged {
+        /// `host:port`.
+        server: String,
+        /// What it shows now.
+        key: HostKey,
+        /// Where another one is remembered.
+        place: String,
+    },
+    /// A server of SSH shows a key that must not be trusted.
+    #[error("THE HOST KEY OF {server} IS REVOKED by {place}; the connection is refused")]
+    HostKeyRevoked {
+        /// `host:port`.
+        server: String,
+        /// Where it says so.
+        place: String,
+    },
+    /// The two ends of an SSH connection cannot agree on how to encrypt it, or the other end is not who it says.
+    #[error("cannot encrypt the connection: {0}")]
+    KeyExchange(String),
     /// User or password is wrong, or the account may not log in.
     #[error("login failed: {0}")]
     Login(Said),
@@ -261,7 +295,11 @@ impl ClientError {
             | Self::NotResumed { .. }
             | Self::BareEnd
             | Self::UnknownServer { .. }
-            | Self::ServerChanged { .. } => ErrorKind::Encryption,
+            | Self::ServerChanged { .. }
+            | Self::UnknownHostKey { .. }
+            | Self::HostKeyChanged { .. }
+            | Self::HostKeyRevoked { .. }
+            | Self::KeyExchange(_) => ErrorKind::Encryption,
             Self::Protocol(_) => ErrorKind::Protocol,
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::SourceChanged => {
                 ErrorKind::Verification
@@ -274,6 +312,11 @@ impl ClientError {
     /// Whether the same request may well succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {
+            // Somebody may have been asked and did not answer; the server counts the failures.
+            Self::Timeout {
+                waiting: Waiting::Login,
+                ..
+            } => false,
             Self::Connect { .. }
             | Self::DataConnect(_)
             | Self::DataHandshake(HandshakeError::Failed(_))
@@ -306,6 +349,10 @@ impl ClientError {
                 | Self::NotResumed { .. }
                 | Self::UnknownServer { .. }
                 | Self::ServerChanged { .. }
+                | Self::UnknownHostKey { .. }
+                | Self::HostKeyChanged { .. }
+                | Self::HostKeyRevoked { .. }
+                | Self::KeyExchange(_)
                 | Self::Protocol(_)
                 | Self::Interrupted
         )
@@ -381,8 +428,10 @@ impl fmt::Display for Said {
 pub enum Waiting {
     /// TCP connection of the control connection.
     Connect,
-    /// A TLS handshake.
+    /// A handshake of TLS or SSH.
     Handshake,
+    /// The answers to a login.
+    Login,
     /// A reply to a command.
     Reply,
     /// The data connection.
@@ -400,6 +449,7 @@ impl fmt::Display for Waiting {
         f.write_str(match self {
             Self::Connect => "connecting",
             Self::Handshake => "encryption was being agreed on",
+            Self::Login => "logging in",
             Self::Reply => "a reply was due",
             Self::DataConnect => "opening a data connection",
             Self::Data => "data was being transferred",

@@ -18,6 +18,8 @@ mod pool;
 mod progress;
 mod pump;
 mod remote;
+mod sftp;
+mod ssh;
 mod transfer;
 mod trust;
 mod url;
@@ -48,6 +50,11 @@ pub use progress::{
 pub use remote::{
     Abilities, Answer, Connector, PREFERENCE, Precision, Remote, RemoteEntry, RemotePartial,
     RemoteRead, RemoteWrite, WriteStart,
+};
+pub use ssh::{
+    CommandEnd, CommandEvent, CommandInput, CommandOutput, CommandRequest, ConfigError, HostConfig,
+    HostKey, HostKeys, Identity, IdentityError, KnownAs, KnownKey, Prompter, SshLogin, SshServer,
+    Terminal, TerminalSize, Tokens, find_host_keys, find_pinned_keys, pinned_line,
 };
 pub use transfer::{Download, Listed, TransferOptions, Transfers, Upload};
 pub use trust::{

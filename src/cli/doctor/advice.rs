@@ -87,7 +87,7 @@ fn silence(waiting: Waiting) -> &'static str {
         Waiting::Handshake => {
             "the server does not speak TLS here: implicit TLS is ftps://, explicit TLS is ftp://"
         }
-        Waiting::Reply => {
+        Waiting::Login | Waiting::Reply => {
             "something listens and does not speak: implicit TLS is ftps://, explicit TLS is ftp://; \
              a server that looks up names may need a longer --timeout"
         }

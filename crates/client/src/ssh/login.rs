@@ -1,0 +1,448 @@
+//! Logging in: keys of the agent, key files, questions of the server, a password (RFC 4252, 4256).
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse, Prompt};
+use russh::keys::agent::AgentIdentity;
+use russh::keys::agent::client::AgentClient;
+use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKey};
+use russh::{MethodKind, MethodSet, SendError, Signer};
+use tokio::net::UnixStream;
+use wharf_model::{Secret, escape_for_display};
+
+use super::connection::Watcher;
+use super::identity::Identity;
+use crate::error::{ClientError, Said};
+
+/// As whom to log in, and with what.
+#[derive(Debug)]
+pub struct SshLogin {
+    /// User name.
+    pub user: String,
+    /// Password, where it is known.
+    pub password: Option<Secret<String>>,
+    /// The agent's socket.
+    pub agent: Option<PathBuf>,
+    /// Key files, in the order in which they are shown.
+    pub identities: Vec<Identity>,
+    /// Of the agent's keys only those that are among `identities` are shown.
+    pub identities_only: bool,
+    /// Who is asked.
+    pub prompter: Arc<dyn Prompter>,
+    /// The password that opened the first session. A lock because sessions are opened
+    /// at the same time; never held across an await.
+    pub remembered: Mutex<Option<Secret<String>>>,
+}
+
+/// Asks the person.
+pub trait Prompter: Send + Sync + std::fmt::Debug {
+    /// The answer to `prompt`, which is safe to show; `None` where there is nobody to ask.
+    /// `is_hidden` keeps the answer off the screen.
+    fn ask<'a>(&'a self, prompt: &'a str, is_hidden: bool)
+    -> BoxFuture<'a, Option<Secret<String>>>;
+}
+
+impl SshLogin {
+    fn known_password(&self) -> Option<Secret<String>> {
+        self.password.clone().or_else(|| self.lock().clone())
+    }
+
+    fn remember(&self, password: Secret<String>) {
+        *self.lock() = Some(password);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Secret<String>>> {
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Logs in by whatever the server takes and the person has.
+pub(super) async fn log_in(
+    handle: &mut Handle<Watcher>,
+    login: &SshLogin,
+) -> Result<(), ClientError> {
+    let mut attempts = Attempts {
+        login,
+        offered: MethodSet::empty(),
+        tried: Vec::new(),
+    };
+    match attempts.run(handle).await? {
+        Step::Done => Ok(()),
+        Step::Next => Err(ClientError::Login(Said::words(
+            attempts.summary().as_bytes(),
+        ))),
+    }
+}
+
+/// Whether the login is done.
+enum Step {
+    Done,
+    Next,
+}
+
+struct Attempts<'l> {
+    login: &'l SshLogin,
+    /// What the server takes now.
+    offered: MethodSet,
+    /// What was tried, for people.
+    tried: Vec<String>,
+}
+
+impl Attempts<'_> {
+    async fn run(&mut self, handle: &mut Handle<Watcher>) -> Result<Step, ClientError> {
+        let asked = handle.authenticate_none(&self.login.user).await?;
+        if let Step::Done = self.take_in(handle, asked)? {
+            return Ok(Step::Done);
+        }
+        if self.offers(MethodKind::PublicKey)
+            && let Step::Done = self.show_keys(handle).await?
+        {
+            return Ok(Step::Done);
+        }
+        // What is known is tried before anybody is asked.
+        let knows_password = self.login.known_password().is_some();
+        if knows_password && let Step::Done = self.send_password(handle).await? {
+            return Ok(Step::Done);
+        }
+        if let Step::Done = self.answer_questions(handle).await? {
+            return Ok(Step::Done);
+        }
+        if !knows_password {
+            return self.send_password(handle).await;
+        }
+        Ok(Step::Next)
+    }
+
+    fn offers(&self, method: MethodKind) -> bool {
+        self.offered.contains(&method)
+    }
+
+    fn take_in(
+        &mut self,
+        handle: &Handle<Watcher>,
+        result: AuthResult,
+    ) -> Result<Step, ClientError> {
+        match result {
+            AuthResult::Success => Ok(Step::Done),
+            AuthResult::Failure { .. } if handle.is_closed() => Err(ClientError::Closed(None)),
+            AuthResult::Failure {
+                remaining_methods, ..
+            } => {
+                self.offered = remaining_methods;
+                Ok(Step::Next)
+            }
+        }
+    }
+
+    /// Shows the agent's keys that are among the files, its others, and the files' own.
+    async fn show_keys(&mut self, handle: &mut Handle<Watcher>) -> Result<Step, ClientError> {
+        let login = self.login;
+        let (mut agent, mut of_agent) = agent_keys(login).await;
+        let among_files = |key: &PublicKey| {
+            login
+                .identities
+                .iter()
+                .position(|file| file.public().key_data() == key.key_data())
+        };
+        if login.identities_only {
+            of_agent.retain(|key| among_files(key).is_some());
+        }
+        of_agent.sort_by_key(|key| among_files(key).unwrap_or(usize::MAX));
+        let shown = of_agent.clone();
+        for key in of_agent {
+            let Some(agent) = &mut agent else { break };
+            if !self.offers(MethodKind::PublicKey) {
+                return Ok(Step::Next);
+            }
+            self.tried
+                .push(format!("the agent's key {}", name_of(&key)));
+            let hash = hash_for(handle, &key).await?;
+            let result = handle
+                .authenticate_publickey_with(&login.user, key, hash, agent)
+                .await;
+            // An agent that does not sign after all is as one without the key.
+            if let Ok(result) = result
+                && let Step::Done = self.take_in(handle, result)?
+            {
+                return Ok(Step::Done);
+            }
+        }
+        for file in &login.identities {
+            let is_shown = shown
+                .iter()
+                .any(|key| key.key_data() == file.public().key_data());
+            if is_shown || file.is_public() || !self.offers(MethodKind::PublicKey) {
+                continue;
+            }
+            self.tried.push(file.name().to_owned());
+            if let Step::Done = self.show_file(handle, file).await? {
+                return Ok(Step::Done);
+            }
+        }
+        Ok(Step::Next)
+    }
+
+    async fn show_file(
+        &mut self,
+        handle: &mut Handle<Watcher>,
+        file: &Identity,
+    ) -> Result<Step, ClientError> {
+        let hash = hash_for(handle, file.public()).await?;
+        if file.key().is_none() {
+            let mut asker = OnlyAsks::default();
+            let key = file.public().clone();
+            let result = handle
+                .authenticate_publickey_with(&self.login.user, key, hash, &mut asker)
+                .await;
+            if let Ok(result) = result {
+                return self.take_in(handle, result);
+            }
+            // The server would take the key: now it is worth a person's while.
+            if !asker.is_wanted || !self.unlock(file).await {
+                return Ok(Step::Next);
+            }
+        }
+        let Some(key) = file.key() else {
+            return Ok(Step::Next);
+        };
+        let key = PrivateKeyWithHashAlg::new(key, hash);
+        let result = handle.authenticate_publickey(&self.login.user, key).await?;
+        self.take_in(handle, result)
+    }
+
+    async fn unlock(&self, file: &Identity) -> bool {
+        let prompt = format!("Passphrase of the key {}: ", file.name());
+        for _ in 0..MOST_ASKED {
+            let Some(passphrase) = self.login.prompter.ask(&prompt, true).await else {
+                return false;
+            };
+            if passphrase.expose().is_empty() {
+                return false;
+            }
+            if file.unlock(passphrase.expose()) {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn send_password(&mut self, handle: &mut Handle<Watcher>) -> Result<Step, ClientError> {
+        let mut known = self.login.known_password();
+        for _ in 0..MOST_ASKED {
+            if !self.offers(MethodKind::Password) {
+                break;
+            }
+            let was_known = known.is_some();
+            let password = match known.take() {
+                Some(password) => password,
+                None => match self.ask_password().await {
+                    Some(password) => password,
+                    None => break,
+                },
+            };
+            self.tried.push("a password".to_owned());
+            let result = handle
+                .authenticate_password(&self.login.user, password.expose())
+                .await?;
+            if let Step::Done = self.take_in(handle, result)? {
+                self.login.remember(password);
+                return Ok(Step::Done);
+            }
+            // One that was given is not asked for again: a program gave it.
+            if was_known {
+                break;
+            }
+        }
+        Ok(Step::Next)
+    }
+
+    async fn ask_password(&self) -> Option<Secret<String>> {
+        let user = escape_for_display(self.login.user.as_bytes());
+        let prompt = format!("Password of {user}: ");
+        self.login.prompter.ask(&prompt, true).await
+    }
+
+    /// Keyboard-interactive. A single question that hides its answer is one for the password.
+    async fn answer_questions(
+        &mut self,
+        handle: &mut Handle<Watcher>,
+    ) -> Result<Step, ClientError> {
+        for _ in 0..MOST_ASKED {
+            if !self.offers(MethodKind::KeyboardInteractive) {
+                break;
+            }
+            let mut known = self.login.known_password();
+            let gave_known = known.is_some();
+            let mut response = handle
+                .authenticate_keyboard_interactive_start(&self.login.user, None)
+                .await?;
+            let mut rounds = 0;
+            loop {
+                match response {
+                    KeyboardInteractiveAuthResponse::Success => return Ok(Step::Done),
+                    KeyboardInteractiveAuthResponse::Failure {
+                        remaining_methods, ..
+                    } => {
+                        if handle.is_closed() {
+                            return Err(ClientError::Closed(None));
+                        }
+                        self.offered = remaining_methods;
+                        break;
+                    }
+                    KeyboardInteractiveAuthResponse::InfoRequest {
+                        name,
+                        instructions,
+                        prompts,
+                    } => {
+                        rounds += 1;
+                        if rounds > MOST_ROUNDS || prompts.len() > MOST_PROMPTS {
+                            return Err(ClientError::Protocol(
+                                "it asks questions without end".to_owned(),
+                            ));
+                        }
+                        let words = [name, instructions];
+                        let Some(answers) = self.answers(&words, &prompts, &mut known).await else {
+                            return Ok(Step::Next);
+                        };
+                        if rounds == 1 {
+                            self.tried.push("answers to its questions".to_owned());
+                        }
+                        response = handle
+                            .authenticate_keyboard_interactive_respond(answers)
+                            .await?;
+                    }
+                }
+            }
+            if gave_known {
+                break;
+            }
+        }
+        Ok(Step::Next)
+    }
+
+    /// What a person, or the password that is known, answers; `None` where there is nobody.
+    async fn answers(
+        &self,
+        words: &[String; 2],
+        prompts: &[Prompt],
+        known: &mut Option<Secret<String>>,
+    ) -> Option<Vec<String>> {
+        let mut answers = Vec::new();
+        let about: String = words
+            .iter()
+            .filter(|words| !words.trim().is_empty())
+            .map(|words| format!("{}\n", escape_for_display(words.trim().as_bytes())))
+            .collect();
+        for prompt in prompts {
+            let is_password = prompts.len() == 1 && !prompt.echo;
+            let answer = match known.take().filter(|_| is_password) {
+                Some(password) => password,
+                None => {
+                    let question = escape_for_display(prompt.prompt.as_bytes());
+                    let question = format!("{about}{question}");
+                    let answer = self.login.prompter.ask(&question, !prompt.echo).await?;
+                    if is_password {
+                        self.login.remember(answer.clone());
+                    }
+                    answer
+                }
+            };
+            answers.push(answer.expose().clone());
+        }
+        Some(answers)
+    }
+
+    /// `it takes publickey, password; tried: …`.
+    fn summary(&self) -> String {
+        let takes: Vec<String> = self.offered.iter().map(String::from).collect();
+        let tried = if self.tried.is_empty() {
+            "there was no key, no password and nobody to ask".to_owned()
+        } else {
+            format!("tried in vain: {}", self.tried.join(", "))
+        };
+        format!("the server takes {}; {tried}", takes.join(", "))
+    }
+}
+
+/// The agent, and its keys; nothing where there is none that answers.
+async fn agent_keys(login: &SshLogin) -> (Option<AgentClient<UnixStream>>, Vec<PublicKey>) {
+    let Some(socket) = &login.agent else {
+        return (None, Vec::new());
+    };
+    let asked = async {
+        let mut agent = AgentClient::connect_uds(socket).await?;
+        let keys = agent.request_identities().await?;
+        Ok::<_, russh::keys::Error>((agent, keys))
+    };
+    match asked.await {
+        Ok((agent, keys)) => {
+            let keys = keys.into_iter().filter_map(|key| match key {
+                AgentIdentity::PublicKey { key, .. } => Some(key),
+                AgentIdentity::Certificate { .. } => None,
+            });
+            (Some(agent), keys.collect())
+        }
+        Err(error) => {
+            tracing::debug!(%error, "the agent does not answer");
+            (None, Vec::new())
+        }
+    }
+}
+
+/// The hash that the server takes with an RSA key (RFC 8332); nothing for other keys.
+async fn hash_for(
+    handle: &Handle<Watcher>,
+    key: &PublicKey,
+) -> Result<Option<HashAlg>, ClientError> {
+    if !matches!(key.algorithm(), Algorithm::Rsa { .. }) {
+        return Ok(None);
+    }
+    // One that does not say takes SHA-2 these days, and SHA-1 proves nothing.
+    let told = handle.best_supported_rsa_hash().await?.flatten();
+    Ok(Some(told.unwrap_or(HashAlg::Sha256)))
+}
+
+fn name_of(key: &PublicKey) -> String {
+    key.fingerprint(HashAlg::Sha256).to_string()
+}
+
+/// Finds out whether the server would take a key, and signs nothing.
+#[derive(Default)]
+struct OnlyAsks {
+    is_wanted: bool,
+}
+
+/// Nothing was signed.
+#[derive(Debug)]
+struct Unsigned;
+
+impl From<SendError> for Unsigned {
+    fn from(_: SendError) -> Self {
+        Self
+    }
+}
+
+impl Signer for OnlyAsks {
+    type Error = Unsigned;
+
+    async fn auth_sign(
+        &mut self,
+        _: &AgentIdentity,
+        _: Option<HashAlg>,
+        _: Vec<u8>,
+    ) -> Result<Vec<u8>, Self::Error> {
+        self.is_wanted = true;
+        Err(Unsigned)
+    }
+}
+
+/// How often a person may mistype (ssh_config(5), NumberOfPasswordPrompts).
+const MOST_ASKED: usize = 3;
+
+/// Most rounds of questions, and questions in one: a server could ask for ever.
+const MOST_ROUNDS: usize = 20;
+const MOST_PROMPTS: usize = 20;

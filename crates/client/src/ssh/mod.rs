@@ -1,0 +1,122 @@
+//! Servers that speak SSH: connections, host keys, logins, commands; SFTP over them (RFC 4251 to 4254).
+//!
+//! The only place of the client that names the SSH library. A connection goes
+//! this way: what is known of the server is looked up, the exchange asks for the kinds of
+//! keys that are known, the server's key is judged before anything is sent that names the
+//! user, and only then the login begins. A server of which nothing is known is asked about
+//! once the connection that showed its key is gone; it is never used.
+
+mod command;
+mod config;
+mod connection;
+mod digest;
+mod failure;
+mod host_key;
+mod identity;
+mod known_hosts;
+mod login;
+mod pattern;
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+
+pub use self::command::{
+    CommandEnd, CommandEvent, CommandInput, CommandOutput, CommandRequest, Terminal, TerminalSize,
+};
+pub use self::config::{ConfigError, HostConfig, Tokens};
+pub use self::host_key::{HostKey, HostKeys, KnownAs, KnownKey};
+pub use self::identity::{Identity, IdentityError};
+pub use self::known_hosts::{find_host_keys, find_pinned_keys, pinned_line};
+pub use self::login::{Prompter, SshLogin};
+
+use self::connection::Connection;
+use self::digest::{CommandDigester, Learnt};
+use crate::dial::Deadlines;
+use crate::error::ClientError;
+use crate::remote::{Answer, Connector, Remote};
+use crate::sftp::SftpSession;
+use crate::trust::server_name;
+
+/// A server that speaks SSH, and how to log in to it.
+#[derive(Debug)]
+pub struct SshServer {
+    host: String,
+    port: u16,
+    known_as: KnownAs,
+    login: SshLogin,
+    host_keys: Arc<dyn HostKeys>,
+    deadlines: Deadlines,
+    /// Which digests its commands make, once somebody has tried.
+    learnt: Learnt,
+}
+
+impl SshServer {
+    /// The server at `host` and `port`, whose keys are looked up by `known_as`.
+    pub fn new(
+        host: String,
+        port: u16,
+        known_as: KnownAs,
+        login: SshLogin,
+        host_keys: Arc<dyn HostKeys>,
+        deadlines: Deadlines,
+    ) -> Self {
+        Self {
+            host,
+            port,
+            known_as,
+            login,
+            host_keys,
+            deadlines,
+            learnt: Learnt::default(),
+        }
+    }
+
+    fn name(&self) -> String {
+        server_name(&self.host, self.port)
+    }
+
+    /// A connection, after whoever can has said that a new server is trusted.
+    async fn connect_known(&self) -> Result<Connection, ClientError> {
+        match Connection::open(self).await {
+            Err(ClientError::UnknownHostKey { server, key }) => {
+                if !self.host_keys.accept(&server, &key).await {
+                    return Err(ClientError::UnknownHostKey { server, key });
+                }
+                self.host_keys.remember(&self.known_as, &key)?;
+                Connection::open(self).await
+            }
+            result => result,
+        }
+    }
+
+    async fn open_session(&self) -> Result<SftpSession, ClientError> {
+        let connection = self.connect_known().await?;
+        let deadline = self.deadlines.reply;
+        let mut channel = connection.channel(deadline).await?;
+        channel.request_subsystem(true, "sftp").await?;
+        command::granted(&mut channel, deadline, "it offers no SFTP")
+            .await
+            .map_err(|error| connection.explain(error))?;
+        let (input, output) = tokio::io::split(channel.into_stream());
+        let learnt = Arc::clone(&self.learnt);
+        let digester = CommandDigester::new(connection, learnt, deadline);
+        SftpSession::begin(
+            input,
+            output,
+            self.deadlines.stall,
+            Some(Box::new(digester)),
+        )
+        .await
+    }
+}
+
+impl Connector for SshServer {
+    fn connect(&self) -> Answer<'_, Box<dyn Remote>> {
+        async move {
+            let session: Box<dyn Remote> = Box::new(self.open_session().await?);
+            Ok(session)
+        }
+        .boxed()
+    }
+}
