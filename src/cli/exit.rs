@@ -72,6 +72,8 @@ pub(crate) enum CliError {
     Client(ErrorKind, String),
     /// Some of the files failed, and each was reported when it did.
     Told(ErrorKind),
+    /// A command on a server ended with this code; what there was to say was said.
+    Ended(u8),
 }
 
 impl CliError {
@@ -79,6 +81,7 @@ impl CliError {
         ExitCode::from(match self {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
+            Self::Ended(code) => *code,
             Self::Client(kind, _) | Self::Told(kind) => code_of(*kind),
         })
     }
@@ -89,6 +92,7 @@ impl CliError {
             Self::Failed(_) => ErrorKind::Local,
             Self::Usage(_) => ErrorKind::Usage,
             Self::Client(kind, _) | Self::Told(kind) => *kind,
+            Self::Ended(_) => ErrorKind::Refused,
         }
     }
 
@@ -98,6 +102,7 @@ impl CliError {
             Self::Failed(_) => "failed",
             Self::Usage(_) => ErrorKind::Usage.name(),
             Self::Client(kind, _) | Self::Told(kind) => kind.name(),
+            Self::Ended(_) => "ended",
         }
     }
 
@@ -160,6 +165,7 @@ impl std::fmt::Display for CliError {
         match self {
             Self::Failed(text) | Self::Usage(text) | Self::Client(_, text) => f.write_str(text),
             Self::Told(_) => f.write_str("not everything was done"),
+            Self::Ended(code) => write!(f, "the command ended with {code}"),
         }
     }
 }

@@ -22,6 +22,7 @@ into place. One that was cut is resumed by the same command, once the server's d
 
 Examples:
   wharf get ftp://alice@files.example/big.iso
+  wharf get sftp://files.example/big.iso
   wharf get -r -j 8 'ftp://alice@files.example/photos/2026-*' pictures/")]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -4,6 +4,7 @@ mod ban;
 mod cat;
 mod demo;
 mod doctor;
+mod exec;
 mod exit;
 mod get;
 mod hash;
@@ -20,6 +21,7 @@ mod sessions;
 mod settings;
 mod shell;
 mod site;
+mod ssh;
 mod status;
 pub(crate) mod text;
 mod trust;
@@ -75,6 +77,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Work on a server interactively.
     Shell(shell::Args),
+    /// Run a command on a server, or its shell, over SSH.
+    Exec(exec::Args),
     /// A part of the server that runs commands of accounts.
     #[command(name = wharf_process::SUBCOMMAND, hide = true)]
     ProcessStage { stage: wharf_process::Stage },
@@ -100,15 +104,27 @@ pub(crate) fn run() -> ExitCode {
         Command::Hash(args) => hash::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Shell(args) => shell::run(args),
+        Command::Exec(args) => exec::run(args),
         Command::ProcessStage { stage } => return stage.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !matches!(error, CliError::Told(_)) {
+            if !matches!(error, CliError::Told(_) | CliError::Ended(_)) {
                 eprintln!("wharf: {error}");
             }
             error.exit_code()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_command_line_is_well_formed() {
+        Cli::command().debug_assert();
     }
 }

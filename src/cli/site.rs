@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wharf_client::{
-    ClientError, Credentials, DataMode, Deadlines, Found, FtpServer, Overwrite, Policy, Pool,
-    RemoteUrl, Resume, TransferOptions, Transfers, UrlPath, expand, find_in_netrc,
+    ClientError, Connector, Credentials, DataMode, Deadlines, Found, FtpServer, Overwrite, Policy,
+    Pool, RemoteUrl, Resume, Scheme, SshServer, TransferOptions, Transfers, UrlPath, expand,
+    find_in_netrc,
 };
 use wharf_model::{ByteSize, Secret, VirtualPath, escape_for_display};
 
 use crate::cli::CliError;
 use crate::cli::output::{Output, Style};
+use crate::cli::ssh::SshArgs;
 use crate::cli::trust::TlsArgs;
 
 /// The environment variable that may hold the password.
@@ -46,6 +48,8 @@ pub(super) struct SiteArgs {
     netrc_file: Option<PathBuf>,
     #[command(flatten)]
     tls: TlsArgs,
+    #[command(flatten)]
+    ssh: SshArgs,
 }
 
 /// How files are transferred.
@@ -98,7 +102,41 @@ enum OverwriteWhen {
 }
 
 impl SiteArgs {
-    /// How to reach the server of `url` and log in to it. May ask for a password.
+    /// How to make sessions with the server of `url`. May ask for a password.
+    fn connector(&self, url: &RemoteUrl) -> Result<Arc<dyn Connector>, CliError> {
+        match url.scheme {
+            Scheme::Ftp | Scheme::Ftps => Ok(Arc::new(self.server(url)?)),
+            Scheme::Sftp => Ok(Arc::new(self.ssh_server(url)?)),
+        }
+    }
+
+    /// How to reach the SSH server of `url` and log in to it. Asks for nothing before the
+    /// server does.
+    pub(super) fn ssh_server(&self, url: &RemoteUrl) -> Result<SshServer, CliError> {
+        if self.active {
+            return Err(CliError::Usage(
+                "--active goes with ftp:// and ftps://; sftp:// has no data connections".to_owned(),
+            ));
+        }
+        // Says no to --tls.
+        self.tls.encryption(url.scheme)?;
+        let password = |user: &str| known_password(self, url, user);
+        self.ssh
+            .server(url, self.tls.known_hosts(), self.deadlines(), password)
+    }
+
+    fn deadlines(&self) -> Deadlines {
+        let silence = Duration::from_secs(self.timeout);
+        let deadlines = Deadlines::default();
+        Deadlines {
+            connect: silence.min(deadlines.connect),
+            reply: silence,
+            data_connect: silence.min(deadlines.data_connect),
+            stall: silence,
+        }
+    }
+
+    /// How to reach the FTP server of `url` and log in to it. May ask for a password.
     pub(super) fn server(&self, url: &RemoteUrl) -> Result<FtpServer, CliError> {
         let (mut server, missing) = self.server_without_asking(url)?;
         if let Some(missing) = missing {
@@ -114,18 +152,11 @@ impl SiteArgs {
         url: &RemoteUrl,
     ) -> Result<(FtpServer, Option<MissingPassword>), CliError> {
         let (credentials, missing) = credentials(self, url)?;
-        let silence = Duration::from_secs(self.timeout);
-        let deadlines = Deadlines::default();
         let server = FtpServer {
             host: url.host.clone(),
             port: url.port,
             credentials,
-            deadlines: Deadlines {
-                connect: silence.min(deadlines.connect),
-                reply: silence,
-                data_connect: silence.min(deadlines.data_connect),
-                stall: silence,
-            },
+            deadlines: self.deadlines(),
             data_mode: if self.active {
                 DataMode::Active
             } else {
@@ -191,8 +222,7 @@ impl Site {
         output: Arc<Output>,
         cancel: CancellationToken,
     ) -> Result<Self, CliError> {
-        let server = args.server(url)?;
-        let pool = Arc::new(Pool::new(Arc::new(server), sessions));
+        let pool = Arc::new(Pool::new(args.connector(url)?, sessions));
         let login = first_login(&pool, url, args.retries, &output);
         let directory = until_cancelled(&cancel, login)
             .await
@@ -459,6 +489,28 @@ fn credentials(
     });
     let password = known.unwrap_or_else(|| Secret::new(Vec::new()));
     Ok((Credentials { user, password }, missing))
+}
+
+/// The password that the URL, the environment or `.netrc` has for `user`; nobody is asked.
+fn known_password(
+    args: &SiteArgs,
+    url: &RemoteUrl,
+    user: &str,
+) -> Result<Option<Secret<Vec<u8>>>, CliError> {
+    use std::os::unix::ffi::OsStringExt as _;
+    if url.password.is_some() {
+        return Ok(url.password.clone());
+    }
+    if let Some(password) = std::env::var_os(PASSWORD_VARIABLE) {
+        return Ok(Some(Secret::new(password.into_vec())));
+    }
+    let text = read_netrc(args)?.unwrap_or_default();
+    // `default` is for anonymous FTP: it says nothing about this user.
+    let entry = find_in_netrc(&text, &url.host, Some(user));
+    let entry = entry.filter(|entry| entry.login.as_deref() == Some(user));
+    Ok(entry
+        .and_then(|entry| entry.password)
+        .map(|password| Secret::new(password.expose().as_bytes().to_vec())))
 }
 
 /// A password that only the person knows.

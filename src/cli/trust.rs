@@ -62,6 +62,12 @@ impl TlsArgs {
     /// What to do with a server of this scheme; `None` is no encryption.
     pub(super) fn encryption(&self, scheme: Scheme) -> Result<Option<Arc<Encryption>>, CliError> {
         let policy = match (scheme, self.tls) {
+            (Scheme::Sftp, None) => return Ok(None),
+            (Scheme::Sftp, Some(_)) => {
+                return Err(CliError::Usage(
+                    "sftp:// is always encrypted, by SSH; --tls goes with ftp://".to_owned(),
+                ));
+            }
             (Scheme::Ftps, Some(TlsPolicy::Off)) => {
                 return Err(CliError::Usage(
                     "ftps:// is always encrypted; --tls off goes with ftp://".to_owned(),
@@ -85,11 +91,7 @@ impl TlsArgs {
             policy,
             roots,
             identity,
-            trust: Arc::new(KnownHosts {
-                path: self.known_hosts.clone().or_else(default_path),
-                accept_new: self.accept_new,
-                warned: AtomicBool::new(false),
-            }),
+            trust: Arc::new(self.known_hosts()),
             bare_end: if self.tolerate_bare_end {
                 BareEnd::Tolerated
             } else {
@@ -97,6 +99,17 @@ impl TlsArgs {
             },
             bound: BoundServers::default(),
         })))
+    }
+}
+
+impl TlsArgs {
+    /// Wharf's own file of known hosts, and whether new servers are trusted.
+    pub(super) fn known_hosts(&self) -> KnownHosts {
+        KnownHosts {
+            path: self.known_hosts.clone().or_else(default_path),
+            accept_new: self.accept_new,
+            warned: AtomicBool::new(false),
+        }
     }
 }
 
@@ -137,7 +150,7 @@ fn unusable(path: &Path, why: &str) -> CliError {
 
 /// The file of known hosts. Lines are only added, so that a person's comments stay.
 #[derive(Debug)]
-struct KnownHosts {
+pub(super) struct KnownHosts {
     /// `None` where there is no home directory: nothing is remembered then.
     path: Option<PathBuf>,
     accept_new: bool,
@@ -151,7 +164,7 @@ impl KnownHosts {
         clippy::disallowed_methods,
         reason = "a file of the person's own, in a place of convention or from the command line"
     )]
-    fn text(&self) -> Result<String, ClientError> {
+    pub(super) fn text(&self) -> Result<String, ClientError> {
         let Some(path) = &self.path else {
             return Ok(String::new());
         };
@@ -159,6 +172,48 @@ impl KnownHosts {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
             read => read.map_err(|error| Self::failed(path, error)),
         }
+    }
+
+    /// The file as a person knows it.
+    pub(super) fn place(&self) -> String {
+        let path = self.path.as_deref().unwrap_or(Path::new(""));
+        escape_for_display(path.as_os_str().as_encoded_bytes())
+    }
+
+    /// Adds a line, which has its end.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a file of the person's own, in a place of convention or from the command line"
+    )]
+    pub(super) fn add(&self, line: &str) -> Result<(), ClientError> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let write = || {
+            if let Some(folder) = path.parent() {
+                make_private_directory(folder)?;
+            }
+            let mut file = File::options().append(true).create(true).open(path)?;
+            // Another command may be adding a line as well.
+            flock(&file, FlockOperation::LockExclusive)?;
+            file.write_all(line.as_bytes())
+        };
+        write().map_err(|error| Self::failed(path, error))
+    }
+
+    /// Whether a person, or `--accept-new`, takes a server that is new: `taken` says
+    /// that it was, and `asked` is what a person is told before the question.
+    pub(super) async fn accepts(&self, taken: String, asked: String) -> bool {
+        if self.accept_new {
+            eprintln!("wharf: {taken}");
+            return true;
+        }
+        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            return false;
+        }
+        tokio::task::spawn_blocking(move || ask(&asked).unwrap_or(false))
+            .await
+            .unwrap_or(false)
     }
 
     fn failed(path: &Path, source: io::Error) -> ClientError {
@@ -169,10 +224,6 @@ impl KnownHosts {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a file of the person's own, in a place of convention or from the command line"
-)]
 impl Trust for KnownHosts {
     fn known(&self, server: &str) -> Result<Option<Remembered>, ClientError> {
         let found = find_known(&self.text()?, server);
@@ -200,48 +251,25 @@ impl Trust for KnownHosts {
     }
 
     fn remember(&self, server: &str, known: Known) -> Result<(), ClientError> {
-        let Some(path) = &self.path else {
-            return Ok(());
-        };
-        let write = || {
-            if let Some(folder) = path.parent() {
-                make_private_directory(folder)?;
-            }
-            let mut file = File::options().append(true).create(true).open(path)?;
-            // Another command may be adding a line as well.
-            flock(&file, FlockOperation::LockExclusive)?;
-            file.write_all(known_line(server, known).as_bytes())
-        };
-        write().map_err(|error| Self::failed(path, error))
+        self.add(&known_line(server, known))
     }
 
     fn accept<'a>(&'a self, server: &'a str, stranger: &'a Stranger) -> BoxFuture<'a, bool> {
-        async move {
-            if self.accept_new {
-                eprintln!(
-                    "wharf: {server} is new and trusted from now on; its certificate's fingerprint is {}",
-                    stranger.fingerprint
-                );
-                return true;
-            }
-            if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-                return false;
-            }
-            let (server, stranger) = (server.to_owned(), stranger.clone());
-            tokio::task::spawn_blocking(move || ask(&server, &stranger).unwrap_or(false))
-                .await
-                .unwrap_or(false)
-        }
-        .boxed()
+        let fingerprint = stranger.fingerprint;
+        let taken = format!(
+            "{server} is new and trusted from now on; its certificate's fingerprint is {fingerprint}"
+        );
+        let asked = format!(
+            "The certificate of {server} is not trusted: {}.\nIts fingerprint is {fingerprint}.",
+            stranger.reason
+        );
+        self.accepts(taken, asked).boxed()
     }
 }
 
 /// Asks the person at the terminal; the whole word is needed.
-fn ask(server: &str, stranger: &Stranger) -> io::Result<bool> {
-    eprintln!(
-        "The certificate of {server} is not trusted: {}.\nIts fingerprint is {}.",
-        stranger.reason, stranger.fingerprint
-    );
+fn ask(what: &str) -> io::Result<bool> {
+    eprintln!("{what}");
     loop {
         eprint!("Trust it from now on? (yes/no) ");
         io::stderr().flush()?;

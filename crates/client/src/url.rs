@@ -1,4 +1,4 @@
-//! URLs as the command line takes them: `ftp://user:password@host:port/path`.
+//! URLs as the command line takes them: `ftp://user:password@host:port/path`, `sftp://` likewise.
 //!
 //! RFC 1738 §3.2: the path is relative to the directory that the login leads
 //! to; a second slash (`//etc`) or `%2F` makes it absolute. Percent-escapes
@@ -27,6 +27,8 @@ pub struct RemoteUrl {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// The URL names the port, rather than leaving it to its scheme.
+    pub has_port: bool,
     /// What the URL names below the login directory or the root.
     pub path: UrlPath,
 }
@@ -38,14 +40,17 @@ pub enum Scheme {
     Ftp,
     /// FTP over TLS from the first byte.
     Ftps,
+    /// SFTP, and commands, over SSH.
+    Sftp,
 }
 
 impl Scheme {
-    /// Port of the control connection (RFC 959 §5.2; IANA `ftps`).
+    /// Port of the control connection (RFC 959 §5.2; IANA `ftps`, `ssh`).
     pub const fn default_port(self) -> u16 {
         match self {
             Self::Ftp => 21,
             Self::Ftps => 990,
+            Self::Sftp => 22,
         }
     }
 
@@ -54,6 +59,7 @@ impl Scheme {
         match self {
             Self::Ftp => "ftp",
             Self::Ftps => "ftps",
+            Self::Sftp => "sftp",
         }
     }
 }
@@ -75,7 +81,8 @@ impl RemoteUrl {
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "ftp" => Scheme::Ftp,
             "ftps" => Scheme::Ftps,
-            "sftp" | "scp" => return Err(UrlError::NotInThisVersion(scheme.to_owned())),
+            "sftp" => Scheme::Sftp,
+            "scp" => return Err(UrlError::NotInThisVersion(scheme.to_owned())),
             _ => return Err(UrlError::UnknownScheme(scheme.to_owned())),
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -87,6 +94,7 @@ impl RemoteUrl {
             password,
             host,
             port: port.unwrap_or(scheme.default_port()),
+            has_port: port.is_some(),
             path: UrlPath::parse(path)?,
         })
     }
@@ -106,7 +114,8 @@ impl fmt::Display for RemoteUrl {
         } else {
             f.write_str(&host)?;
         }
-        if self.port != self.scheme.default_port() {
+        if self.port != self.scheme.default_port() || (self.has_port && self.scheme == Scheme::Sftp)
+        {
             write!(f, ":{}", self.port)?;
         }
         write!(f, "/{}", self.path)
@@ -414,10 +423,10 @@ pub enum UrlError {
     #[error("not a URL; write it as ftp://user@host/path")]
     NoScheme,
     /// A scheme of a file-transfer protocol that is still to come.
-    #[error("{0}:// is not in this version; use ftp:// or ftps://")]
+    #[error("{0}:// is not in this version; use sftp://")]
     NotInThisVersion(String),
     /// Any other scheme.
-    #[error("unknown scheme {0:?}; use ftp:// or ftps://")]
+    #[error("unknown scheme {0:?}; use ftp://, ftps:// or sftp://")]
     UnknownScheme(String),
     /// The host is missing or no name and no address.
     #[error("the URL has no valid host; write it as ftp://user@host/path")]
@@ -541,6 +550,8 @@ mod tests {
             "ftp://h/%2A*.[a-z]?/%5B1%5D*",
             "ftp://h/[!a]%20%C3%BC*",
             "ftps://alice@h:21//a%20b/",
+            "sftp://alice@h/a",
+            "sftp://alice@h:22/a",
         ] {
             assert_eq!(RemoteUrl::parse(url).expect(url).to_string(), url);
         }
@@ -550,7 +561,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (url, error) in [
             ("host/path", UrlError::NoScheme),
-            ("sftp://h/", UrlError::NotInThisVersion("sftp".into())),
+            ("scp://h/", UrlError::NotInThisVersion("scp".into())),
             ("http://h/", UrlError::UnknownScheme("http".into())),
             ("ftp:///x", UrlError::InvalidHost),
             ("ftp://[x]/", UrlError::InvalidHost),

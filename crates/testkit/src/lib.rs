@@ -18,9 +18,13 @@ use std::time::{Duration, Instant};
 
 mod openssh;
 mod peer;
+mod relay;
+mod sshd;
 
 pub use openssh::{OpenSsh, Proof};
 pub use peer::Peer;
+pub use relay::DelayingRelay;
+pub use sshd::{Agent, PASSPHRASE, Sshd};
 
 /// Longest time that any single step may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -185,6 +185,13 @@ impl Peer {
         Some(Self::start(command, folder, ("alice", "secret")))
     }
 
+    /// OpenSSH's server, as `prepare` sets it up in its folder.
+    pub(crate) fn sshd(prepare: impl FnOnce(&Path) -> Command) -> Self {
+        let folder = folder_with_home();
+        let command = prepare(folder.path());
+        Self::start(command, folder, ("", ""))
+    }
+
     fn start(
         command: Command,
         folder: tempfile::TempDir,
@@ -230,6 +237,11 @@ impl Peer {
     /// `/`: vsftpd does not enclose its sessions here.
     pub fn root(&self) -> PathBuf {
         self.folder.path().join("home")
+    }
+
+    /// Where it keeps what is its own.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Its certificate, which vouches for itself, and the key of it, where it speaks TLS.
@@ -296,7 +308,7 @@ fn peer_program(path: &str) -> Option<PathBuf> {
     ))
 }
 
-fn skip<T>(reason: &str) -> Option<T> {
+pub(crate) fn skip<T>(reason: &str) -> Option<T> {
     assert!(
         std::env::var_os("WHARF_TEST_REQUIRE_PEERS").is_none(),
         "{reason}"
@@ -334,7 +346,7 @@ fn make_certificate(folder: &Path) -> PathBuf {
 
 const CERTIFICATE: &str = "tls.pem";
 
-fn own_name() -> String {
+pub(crate) fn own_name() -> String {
     let output = Command::new("id").arg("-un").output().expect("runs");
     String::from_utf8(output.stdout)
         .expect("text")

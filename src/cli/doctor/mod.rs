@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use wharf_client::{
     ClientError, DataMode, ErrorKind, FtpServer, PassiveKind, PassiveOffer, Probe, ProbedSession,
-    Remote, TrustedAs, UrlPath, WriteStart,
+    Remote, Scheme, TrustedAs, UrlPath, WriteStart,
 };
 use wharf_model::{Digest, FileName, Hasher, Secret, VirtualPath};
 
@@ -51,6 +51,11 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<(), CliError> {
     let output = start_output(&args.site);
     let url = args.url.parse()?;
+    if url.scheme == Scheme::Sftp {
+        return Err(CliError::Usage(format!(
+            "{url}: doctor examines ftp:// and ftps:// only; `wharf ls -v {url}` tells where a session over SSH fails"
+        )));
+    }
     let (server, missing) = args.site.server_without_asking(&url)?;
     let runtime = runtime()?;
     let mut report = Report::new(output);

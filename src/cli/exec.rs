@@ -1,0 +1,279 @@
+//! `wharf exec`.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+
+use bytes::Bytes;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use wharf_client::{
+    ClientError, CommandEnd, CommandEvent, CommandInput, CommandOutput, CommandRequest, RemoteUrl,
+    Scheme, Terminal, TerminalSize,
+};
+
+use crate::cli::CliError;
+use crate::cli::site::{SiteArgs, UrlArgument, runtime, start_output};
+
+/// Options of `wharf exec`.
+#[derive(clap::Args)]
+#[command(after_help = "\
+The words of the command are joined by spaces and read by the account's shell on the server, as ssh(1) does it. Standard
+input, output and error are the command's; the exit code is the command's too, 128 and the signal's number if one ended
+it, and 255 where Wharf itself failed.
+
+Examples:
+  wharf exec sftp://alice@files.example -- df -h
+  wharf exec sftp://alice@files.example -- 'cat > notes.txt' < notes.txt
+  wharf exec -t sftp://alice@files.example -- top
+  wharf exec sftp://alice@files.example")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    site: SiteArgs,
+    /// Give the command a terminal [default: only where no command is given]
+    #[arg(long, short = 't')]
+    terminal: bool,
+    /// The server
+    #[arg(value_name = "URL")]
+    url: UrlArgument,
+    /// The command; without one the shell itself
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+pub(crate) fn run(args: Args) -> Result<(), CliError> {
+    let result = run_command(&args);
+    match result {
+        Ok(0) => Ok(()),
+        Ok(code) => Err(CliError::Ended(code)),
+        Err(error) => {
+            if !matches!(error, CliError::Told(_)) {
+                eprintln!("wharf: {error}");
+            }
+            Err(CliError::Ended(OWN_FAILURE))
+        }
+    }
+}
+
+fn run_command(args: &Args) -> Result<u8, CliError> {
+    start_output(&args.site);
+    let url = args.url.parse()?;
+    let request = request(args, &url)?;
+    let server = args.site.ssh_server(&url)?;
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let (input, output) = server.run(&request).await?;
+        // After the login, which may ask a person something.
+        let raw = request.terminal.as_ref().and_then(|_| RawMode::enter());
+        let end = stream(input, output, request.terminal.is_some()).await;
+        drop(raw);
+        end
+    });
+    // A thread that still reads standard input keeps nobody waiting.
+    runtime.shutdown_background();
+    result
+        .map(|end| exit_code(&end))
+        .map_err(|error| CliError::at(&url, &error))
+}
+
+fn request(args: &Args, url: &RemoteUrl) -> Result<CommandRequest, CliError> {
+    if url.scheme != Scheme::Sftp {
+        return Err(CliError::Usage(format!(
+            "{url}: commands run over SSH; write the URL with sftp://"
+        )));
+    }
+    if !url.path.components().is_empty() {
+        return Err(CliError::Usage(format!(
+            "{url}: a command starts where the login leads to; leave the path out, and write `cd` before the command"
+        )));
+    }
+    let words: Vec<&[u8]> = args.command.iter().map(|word| word.as_bytes()).collect();
+    let line = (!words.is_empty()).then(|| words.join(&b' '));
+    let wants_terminal = args.terminal || (line.is_none() && io::stdin().is_terminal());
+    let terminal = wants_terminal.then(|| Terminal {
+        kind: std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned()),
+        size: terminal_size().unwrap_or(NO_TERMINAL),
+    });
+    Ok(CommandRequest { line, terminal })
+}
+
+/// Moves bytes both ways until the command is over.
+async fn stream(
+    input: CommandInput,
+    mut output: CommandOutput,
+    has_terminal: bool,
+) -> Result<CommandEnd, ClientError> {
+    let sending = async {
+        let sizes = async {
+            if has_terminal {
+                follow_size(&input).await;
+            }
+        };
+        // Its input may be over while its terminal still changes.
+        tokio::join!(send_input(&input), sizes);
+        std::future::pending().await
+    };
+    tokio::select! {
+        end = show_output(&mut output) => end,
+        never = sending => never,
+    }
+}
+
+/// Sends standard input, and its end. A command that reads no more is no failure.
+async fn send_input(input: &CommandInput) {
+    let mut pieces = read_standard_input();
+    while let Some(piece) = pieces.recv().await {
+        if input.write(piece).await.is_err() {
+            return;
+        }
+    }
+    let _ = input.end().await;
+}
+
+/// Standard input, piece by piece. The thread ends with its input or with the process: nothing
+/// else ends a read that waits.
+fn read_standard_input() -> mpsc::Receiver<Bytes> {
+    let (sender, pieces) = mpsc::channel(PIECES);
+    std::thread::spawn(move || {
+        let mut source = io::stdin();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let count = match source.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return,
+            };
+            let piece = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
+            if sender.blocking_send(piece).is_err() {
+                return;
+            }
+        }
+    });
+    pieces
+}
+
+/// Tells the command of each new size of this terminal.
+async fn follow_size(input: &CommandInput) {
+    let Ok(mut changes) = signal(SignalKind::window_change()) else {
+        return;
+    };
+    while changes.recv().await.is_some() {
+        if let Some(size) = terminal_size()
+            && input.resize(size).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn show_output(output: &mut CommandOutput) -> Result<CommandEnd, ClientError> {
+    loop {
+        match output.next().await? {
+            CommandEvent::Output(bytes) => write(&mut io::stdout(), &bytes)?,
+            CommandEvent::Errors(bytes) => write(&mut io::stderr(), &bytes)?,
+            CommandEvent::Ended(end) => return Ok(end),
+        }
+    }
+}
+
+/// Blocks while nobody reads, and so holds up the command: that is what a pipe does.
+fn write(to: &mut impl io::Write, bytes: &[u8]) -> Result<(), ClientError> {
+    tokio::task::block_in_place(|| to.write_all(bytes).and_then(|()| to.flush())).map_err(
+        |source| ClientError::Local {
+            path: "the command's output".to_owned(),
+            source,
+        },
+    )
+}
+
+fn exit_code(end: &CommandEnd) -> u8 {
+    match end {
+        // As wait(2) has it, a status is eight bits.
+        CommandEnd::Status(status) => u8::try_from(status & 0xff).unwrap_or(OWN_FAILURE),
+        CommandEnd::Signal(name) => {
+            eprintln!("wharf: the command was ended by SIG{name}");
+            let number = SIGNALS.iter().find(|(known, _)| known == name);
+            number.map_or(OWN_FAILURE, |(_, number)| 128 + number)
+        }
+        CommandEnd::Untold => OWN_FAILURE,
+    }
+}
+
+fn terminal_size() -> Option<TerminalSize> {
+    let size = tcgetwinsize(rustix::stdio::stdin()).ok()?;
+    (size.ws_col > 0).then(|| TerminalSize {
+        columns: u32::from(size.ws_col),
+        rows: u32::from(size.ws_row),
+    })
+}
+
+/// The terminal handed to the command: no echo, no line editing, no signals of its own. Ends
+/// when it is dropped.
+struct RawMode(Termios);
+
+impl RawMode {
+    /// `None` where standard input is no terminal.
+    fn enter() -> Option<Self> {
+        let before = tcgetattr(rustix::stdio::stdin()).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+/// What a command gets that asks for a terminal where there is none.
+const NO_TERMINAL: TerminalSize = TerminalSize {
+    columns: 80,
+    rows: 24,
+};
+
+/// As in ssh(1): an own failure is told from the command's.
+const OWN_FAILURE: u8 = 255;
+
+/// The signals that RFC 4254 §6.10 names, with their numbers on Linux.
+const SIGNALS: [(&str, u8); 13] = [
+    ("ABRT", 6),
+    ("ALRM", 14),
+    ("FPE", 8),
+    ("HUP", 1),
+    ("ILL", 4),
+    ("INT", 2),
+    ("KILL", 9),
+    ("PIPE", 13),
+    ("QUIT", 3),
+    ("SEGV", 11),
+    ("TERM", 15),
+    ("USR1", 10),
+    ("USR2", 12),
+];
+
+const BUFFER_BYTES: usize = 32 * 1024;
+
+/// Pieces of standard input on their way.
+const PIECES: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_is_the_commands() {
+        assert_eq!(exit_code(&CommandEnd::Status(0)), 0);
+        assert_eq!(exit_code(&CommandEnd::Status(3)), 3);
+        assert_eq!(exit_code(&CommandEnd::Signal("KILL".to_owned())), 137);
+        assert_eq!(
+            exit_code(&CommandEnd::Signal("ODD@example".to_owned())),
+            255
+        );
+        assert_eq!(exit_code(&CommandEnd::Untold), 255);
+    }
+}
