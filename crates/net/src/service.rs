@@ -21,7 +21,7 @@ pub struct Connection {
     pub proxy: Option<Proxied>,
     /// The server's end: a service watches [`Drain::begun`].
     pub drain: Drain,
-    /// The connection's place in the limits; see [`Server::newcomers`](crate::Server::newcomers).
+    /// The connection's place in the limits; see [`Server::with_newcomers`](crate::Server::with_newcomers).
     pub slot: ConnectionSlot,
 }
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! russh speaks the protocol and is named in this folder only. It runs each
-//! connection as a task of its own; [`Session`](session::Session) is its
+//! connection as a task of its own; `Session` is its
 //! handler. Invariant: nothing of a connection outlives [`SshService::serve`]:
 //! the wire is cut and programs are dropped with its future.
 
