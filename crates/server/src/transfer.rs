@@ -7,17 +7,22 @@
 
 use std::fs::File;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
+#[cfg(target_os = "linux")]
+use rustix::{fs::Timespec, io::Errno};
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use wharf_model::Refusal;
 use wharf_net::Stream;
 use wharf_proto::ascii::{FromWire, ToWire};
+use wharf_vfs::storage::{Stop, Tap};
 use wharf_vfs::{Download, Upload};
 
 /// Bytes moved through one buffer at a time. At 256 KiB the cost of handing a
@@ -307,7 +312,8 @@ fn is_resident(file: &File, offset: u64) -> bool {
 }
 
 /// Takes in what the stream brings until its end. Commits nothing: the caller
-/// decides whether what arrived is whole.
+/// decides whether what arrived is whole. Returns the last piece, which is not
+/// written yet, so that a small file is written and committed in one step.
 ///
 /// A piece of content that was read is always written before a cancellation is
 /// seen, so `upload` is never left in the middle of a write.
@@ -319,36 +325,247 @@ pub async fn receive(
     stream: &mut Stream,
     translation: Translation,
     control: &PumpControl,
-) -> Result<(), TransferError> {
-    let mut buffer = BytesMut::new();
+) -> Result<Bytes, TransferError> {
     let mut translator = FromWire::new();
+    let mut unwritten = Bytes::new();
     loop {
-        // The buffer before is written by now, so its memory is taken again.
-        buffer.reserve(BUFFER_BYTES);
-        let filled = control.guard(fill(stream, &mut buffer)).await;
-        if !buffer.is_empty() {
-            let content = buffer.split().freeze();
-            let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
-            match translation {
-                Translation::None => upload.write(content).await?,
-                Translation::LineEnds => {
-                    let mut translated = Vec::with_capacity(content.len());
-                    translator.translate(&content, &mut translated);
-                    upload.write(translated.into()).await?;
-                }
+        let mut buffer = BytesMut::with_capacity(BUFFER_BYTES);
+        let filled = {
+            let filling = control.guard(fill(stream, &mut buffer));
+            write_while(upload, std::mem::take(&mut unwritten), filling).await?
+        };
+        control.progress_by(buffer.len());
+        let is_full = buffer.len() == BUFFER_BYTES;
+        unwritten = match translation {
+            Translation::None => buffer.freeze(),
+            Translation::LineEnds => {
+                let mut translated = Vec::with_capacity(buffer.len());
+                translator.translate(&buffer, &mut translated);
+                translated.into()
             }
-            control.progress.add(length);
+        };
+        match filled {
+            Ok(false) => {}
+            Ok(true) => break,
+            Err(error) => {
+                upload.write(unwritten).await?;
+                return Err(error);
+            }
         }
-        if filled? {
-            break;
+        #[cfg(target_os = "linux")]
+        if is_full && translation == Translation::None && upload.takes_a_tap() {
+            // Much is coming: worth a pipe, where that can be had.
+            if let Some(tap) = stream
+                .as_plain_socket()
+                .and_then(|socket| SocketTap::new(socket, control))
+            {
+                upload.write(std::mem::take(&mut unwritten)).await?;
+                pour(upload, stream, tap, control).await?;
+                break;
+            }
         }
     }
     if translation == Translation::LineEnds {
         let mut rest = Vec::new();
         translator.finish(&mut rest);
-        upload.write(rest.into()).await?;
+        upload.write(std::mem::take(&mut unwritten)).await?;
+        unwritten = rest.into();
     }
-    Ok(())
+    Ok(unwritten)
+}
+
+/// Writes a piece while the next one is awaited; what that gave.
+async fn write_while<T>(
+    upload: &mut Upload,
+    content: Bytes,
+    awaited: impl Future<Output = T>,
+) -> Result<T, TransferError> {
+    let writing = upload.write(content);
+    tokio::pin!(writing, awaited);
+    tokio::select! {
+        biased;
+        written = &mut writing => {
+            written?;
+            Ok(awaited.await)
+        }
+        came = &mut awaited => {
+            writing.await?;
+            Ok(came)
+        }
+    }
+}
+
+/// The kernel's road: socket to page cache, by a pipe between them.
+#[cfg(target_os = "linux")]
+async fn pour(
+    upload: &mut Upload,
+    stream: &Stream,
+    tap: SocketTap,
+    control: &PumpControl,
+) -> Result<(), TransferError> {
+    let mut tap: Box<dyn Tap> = Box::new(tap);
+    loop {
+        if let Some(socket) = stream.as_plain_socket() {
+            control.guard(await_content(socket)).await?;
+        }
+        let poured = upload.pour(tap).await;
+        match poured.stop {
+            Stop::End => return Ok(()),
+            Stop::Dry => {}
+            Stop::Stream(_) if control.cancel.is_cancelled() => {
+                return Err(TransferError::Cancelled);
+            }
+            Stop::Stream(error) => return Err(TransferError::Connection(error)),
+            Stop::Refused(refusal) => return Err(refusal.into()),
+        }
+        tap = poured.tap.ok_or_else(|| {
+            TransferError::Refused(Refusal::Io(io::Error::other("a thread panicked")))
+        })?;
+    }
+}
+
+/// Waits until there is something to read, or the end.
+///
+/// The tap reads past the runtime, whose idea of "readable" may be old: only a
+/// look within `try_io` renews it without missing what comes meanwhile.
+#[cfg(target_os = "linux")]
+async fn await_content(socket: &tokio::net::TcpStream) -> io::Result<()> {
+    use rustix::net::{RecvFlags, recv};
+    loop {
+        socket.readable().await?;
+        let look = socket.try_io(tokio::io::Interest::READABLE, || {
+            let mut byte = [0];
+            recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+            Ok(())
+        });
+        match look {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}
+
+/// A socket and the pipe through which the kernel moves its bytes.
+#[cfg(target_os = "linux")]
+struct SocketTap {
+    socket: OwnedFd,
+    /// What is drawn, and not poured yet.
+    pipe: (OwnedFd, OwnedFd),
+    capacity: usize,
+    last_draw: usize,
+    /// The file system takes nothing from a pipe.
+    copies: bool,
+    control: PumpControl,
+}
+
+#[cfg(target_os = "linux")]
+impl SocketTap {
+    /// Bytes that the pipe should hold: what a socket has at a time, and what
+    /// an unprivileged process may ask for (pipe(7)).
+    const PIPE_BYTES: usize = 1024 * 1024;
+
+    /// With less the pipe costs more than it saves; pipes(7) leaves that much
+    /// to a user who has too many of them.
+    const LEAST_PIPE_BYTES: usize = 128 * 1024;
+
+    /// A draw of so much, and more will come within a moment; less, and the
+    /// thread is better given back than kept waiting.
+    const FAST_BYTES: usize = 64 * 1024;
+
+    /// How long that moment is.
+    const MOMENT: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 2_000_000,
+    };
+
+    /// None where the system has no pipe for it.
+    fn new(socket: &tokio::net::TcpStream, control: &PumpControl) -> Option<Self> {
+        use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).ok()?;
+        let _ = fcntl_setpipe_size(&writer, Self::PIPE_BYTES);
+        let capacity = fcntl_getpipe_size(&writer).ok()?;
+        Some(Self {
+            socket: socket.as_fd().try_clone_to_owned().ok()?,
+            pipe: (reader, writer),
+            capacity,
+            last_draw: 0,
+            copies: false,
+            control: control.clone(),
+        })
+        .filter(|tap| tap.capacity >= Self::LEAST_PIPE_BYTES)
+    }
+
+    fn splice_in(&self) -> io::Result<usize> {
+        use rustix::pipe::{SpliceFlags, splice};
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        let writer = &self.pipe.1;
+        loop {
+            match splice(&self.socket, None, writer, None, self.capacity, flags) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Whether something comes within a moment.
+    fn comes_soon(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        poll(&mut fds, Some(&Self::MOMENT)) == Ok(1)
+    }
+
+    fn copy_out(&self, file: &File, offset: u64, length: usize) -> io::Result<usize> {
+        use std::os::unix::fs::FileExt as _;
+        let mut buffer = vec![0; length.min(BUFFER_BYTES)];
+        let count = rustix::io::read(&self.pipe.0, &mut buffer)?;
+        file.write_all_at(buffer.get(..count).unwrap_or_default(), offset)?;
+        Ok(count)
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Tap for SocketTap {
+    fn draw(&mut self) -> io::Result<usize> {
+        if self.control.cancel.is_cancelled() {
+            return Err(io::Error::other("cancelled"));
+        }
+        let was_fast = std::mem::take(&mut self.last_draw) >= Self::FAST_BYTES;
+        let drawn = match self.splice_in() {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && was_fast && self.comes_soon() =>
+            {
+                self.splice_in()?
+            }
+            result => result?,
+        };
+        self.last_draw = drawn;
+        Ok(drawn)
+    }
+
+    fn pour(&mut self, file: &File, offset: u64, length: usize) -> io::Result<usize> {
+        use rustix::pipe::{SpliceFlags, splice};
+        let poured = if self.copies {
+            self.copy_out(file, offset, length)?
+        } else {
+            let mut position = offset;
+            match splice(
+                &self.pipe.0,
+                None,
+                file,
+                Some(&mut position),
+                length,
+                SpliceFlags::MOVE,
+            ) {
+                Err(Errno::INVAL) => {
+                    self.copies = true;
+                    self.copy_out(file, offset, length)?
+                }
+                result => result?,
+            }
+        };
+        self.control.progress_by(poured);
+        Ok(poured)
+    }
 }
 
 /// Waits for content, then takes what else is there already, up to the

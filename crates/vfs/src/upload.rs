@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use wharf_model::{Digest, DigestAlgorithm, Entry, Hasher, Refusal, Usage};
 
 use crate::quota::Claim;
-use crate::storage::{Approve, ModeOf, StagedFile, end_of};
+use crate::storage::{Approve, LastPiece, Meter, ModeOf, Poured, StagedFile, Stop, Tap, end_of};
 
 /// What an upload does to what stands under its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,9 +249,37 @@ impl Upload {
     /// `NotPermitted` when another file came to stand there that may not be replaced;
     /// otherwise what the storage says. The old file stands then. After a write that
     /// failed or was dropped it is a cut, and an `Io`.
-    pub async fn commit(mut self) -> Result<Committed, Refusal> {
+    pub async fn commit(self) -> Result<Committed, Refusal> {
+        self.commit_with(Bytes::new()).await
+    }
+
+    /// [`Upload::write`] and [`Upload::commit`] in one step.
+    ///
+    /// # Errors
+    /// Those of both; the upload has ended then, as after [`Upload::commit`].
+    pub async fn commit_with(mut self, last: Bytes) -> Result<Committed, Refusal> {
         let inner = self.inner.take().ok_or_else(unsound)?;
-        run_to_end(inner.commit()).await
+        run_to_end(inner.commit(last)).await
+    }
+
+    /// Whether [`Upload::pour`] can be used: the storage has a file, and nobody wants to see the bytes.
+    pub fn takes_a_tap(&self) -> bool {
+        let inner = self.inner.as_ref();
+        inner.is_some_and(|inner| inner.hasher.is_none() && inner.staged.takes_a_tap())
+    }
+
+    /// Has the kernel move what comes out of `tap` to where the next byte goes, until it is dry,
+    /// ends or breaks, or a while has passed. Each piece is charged before it is written. Dropped
+    /// midway as [`Upload::write`].
+    pub async fn pour(&mut self, tap: Box<dyn Tap>) -> Poured {
+        match self.inner() {
+            Ok(inner) => inner.pour(tap).await,
+            Err(refusal) => Poured {
+                tap: Some(tap),
+                bytes: 0,
+                stop: Stop::Refused(refusal),
+            },
+        }
     }
 
     /// Keeps what arrived, so that it can be resumed.
@@ -346,16 +374,66 @@ impl Inner {
         }
     }
 
-    async fn commit(mut self) -> Result<Committed, Refusal> {
+    async fn pour(&mut self, tap: Box<dyn Tap>) -> Poured {
+        let refused = |tap, refusal| Poured {
+            tap: Some(tap),
+            bytes: 0,
+            stop: Stop::Refused(refusal),
+        };
         if !self.sound {
-            self.cut().await?;
+            return refused(tap, unsound());
+        }
+        if self.position < self.staged.first_writable() {
+            return refused(tap, Refusal::NotPermitted);
+        }
+        self.hasher = None;
+        // An error of the storage and a dropped future both leave it so.
+        self.sound = false;
+        let meter = Box::new(ClaimMeter(Arc::clone(&self.claim)));
+        let poured = self.staged.pour(self.position, tap, meter).await;
+        self.position = self.position.saturating_add(poured.bytes);
+        self.sound = !matches!(poured.stop, Stop::Refused(_));
+        poured
+    }
+
+    /// Charges the last piece, which the commit writes.
+    fn reserve_last(&mut self, last: Bytes) -> Result<LastPiece, Refusal> {
+        if !self.sound {
             return Err(unsound());
         }
+        let offset = self.position;
+        if !last.is_empty() && offset < self.staged.first_writable() {
+            return Err(Refusal::NotPermitted);
+        }
+        let growth = growth(self.staged.length(), end_of(offset, length_of(&last))?);
+        with(&self.claim, |claim| claim.reserve(growth))?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&last);
+        }
+        Ok(LastPiece {
+            offset,
+            content: last,
+        })
+    }
+
+    async fn commit(mut self, last: Bytes) -> Result<Committed, Refusal> {
+        let last = match self.reserve_last(last) {
+            Ok(last) => last,
+            Err(refusal @ Refusal::OverQuota(_)) => {
+                // Keeping the part would leave the account full with something useless.
+                self.discard().await?;
+                return Err(refusal);
+            }
+            Err(refusal) => {
+                self.cut().await?;
+                return Err(refusal);
+            }
+        };
         let digest = self.hasher.take().map(Hasher::finish);
         if let Some(digest) = &digest {
             self.staged.remember(digest.clone());
         }
-        match self.staged.commit(approve(&self.claim)).await {
+        match self.staged.commit(last, approve(&self.claim)).await {
             Ok(landed) => {
                 with(&self.claim, |claim| {
                     claim.settle(claim.charged(), landed.released);
@@ -417,6 +495,19 @@ pub(crate) async fn run_to_end<T: Send + 'static>(
     tokio::spawn(change.in_current_span())
         .await
         .unwrap_or_else(|gone| Err(Refusal::Io(io::Error::other(gone))))
+}
+
+/// Charges pieces to the claim of an upload.
+struct ClaimMeter(SharedClaim);
+
+impl Meter for ClaimMeter {
+    fn reserve(&mut self, added: u64) -> Result<(), Refusal> {
+        with(&self.0, |claim| claim.reserve(bytes(added)))
+    }
+
+    fn refund(&mut self, taken_back: u64) {
+        with(&self.0, |claim| claim.refund(bytes(taken_back)));
+    }
 }
 
 fn approve(claim: &SharedClaim) -> Approve {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use wharf_model::{
 use crate::authorize::Gate;
 use crate::home::Home;
 use crate::quota::{Claim, QuotaReport};
-use crate::storage::{Batches, Links, Reserve, StoredFile, WriteMode, new_name};
+use crate::storage::{Batches, Links, Reserve, StoredFile, Target, WriteMode, new_name};
 use crate::upload::{
     Disposition, Existing, SharedClaim, Upload, UploadOptions, WriteOptions, run_to_end, with,
 };
@@ -265,54 +265,80 @@ impl Vfs {
         options: UploadOptions,
         existing: Existing,
     ) -> Result<Upload, Refusal> {
-        let mut target = self.follow(path).await?;
-        let mut rights = self.gate().rights(&[path, &target]);
-        let may_set_attributes = self
-            .gate()
-            .all(&[path, &target], Permissions::ATTRIBUTES)
-            .is_ok();
         match existing {
             Existing::Any => {}
             Existing::Required => {
-                self.home.storage().metadata(&target).await?;
+                self.home.storage().metadata(path).await?;
             }
             Existing::Refused => {
+                let target = self.follow(path).await?;
                 match self.home.storage().link_metadata(&target).await {
                     Err(Refusal::NotFound) => {}
                     found => return Err(found.err().unwrap_or(Refusal::AlreadyExists)),
                 }
-                // Nor may it take the place of what came to stand there meanwhile.
-                rights.replace = false;
             }
         }
-        let mode = match options.disposition {
-            Disposition::Replace => WriteMode::Replace,
-            Disposition::ResumeAt(offset) => WriteMode::ResumeAt(offset),
-            Disposition::Append => WriteMode::Append,
-            Disposition::Unique => {
-                target = unique_name(&target)?;
-                rights.replace = false;
-                WriteMode::Replace
-            }
-            Disposition::Amend => WriteMode::Amend,
-        };
         let claim = Arc::new(Mutex::new(self.begin().await?));
+        let mode = options.disposition.write_mode();
         let reserve = reserve(&claim, mode, options.announced_bytes);
+        let judged = Arc::new(OnceLock::new());
+        let judge = {
+            let (vfs, path, judged) = (self.clone(), path.clone(), Arc::clone(&judged));
+            Box::new(move |leads_to| {
+                let landing = vfs.judge_landing(&path, leads_to, options.disposition, existing)?;
+                let target = landing.target.clone();
+                let _ = judged.set(landing);
+                Ok(target)
+            })
+        };
         let staged = self
             .home
             .storage()
-            .stage(&target, mode, rights, reserve)
+            .stage_where_it_leads(path, judge, reserve)
             .await;
-        let staged = match staged {
-            Ok(staged) => staged,
-            Err(refusal) => {
+        let (staged, landing) = match (staged, judged.get()) {
+            (Ok(staged), Some(landing)) => (staged, landing),
+            (staged, _) => {
                 with(&claim, |claim| claim.settle(Usage::ZERO, Usage::ZERO));
-                return Err(refusal);
+                return Err(staged.err().unwrap_or(Refusal::NotFound));
             }
         };
-        let name = target.file_name().unwrap_or_default().to_vec();
+        let name = landing.target.path.file_name().unwrap_or_default().to_vec();
+        let may_set_attributes = landing.may_set_attributes;
         let digest = options.digest;
         Ok(Upload::new(staged, claim, name, digest, may_set_attributes))
+    }
+
+    /// Where an upload to `path`, which leads to `target`, goes, and what it may do there.
+    fn judge_landing(
+        &self,
+        path: &VirtualPath,
+        target: VirtualPath,
+        disposition: Disposition,
+        existing: Existing,
+    ) -> Result<Landing, Refusal> {
+        let gate = self.gate();
+        let mut rights = gate.rights(&[path, &target]);
+        let attributes = gate.all(&[path, &target], Permissions::ATTRIBUTES);
+        let may_set_attributes = attributes.is_ok();
+        let is_unique = disposition == Disposition::Unique;
+        if is_unique || existing == Existing::Refused {
+            // Nor may it take the place of what came to stand there meanwhile.
+            rights.replace = false;
+        }
+        let path = if is_unique {
+            unique_name(&target)?
+        } else {
+            target
+        };
+        Ok(Landing {
+            target: Target {
+                path,
+                mode: disposition.write_mode(),
+                rights,
+            },
+            may_set_attributes,
+        })
     }
 
     /// What a cut upload to `path` has left, with its digest. Needs what resuming it needs.
@@ -594,6 +620,23 @@ impl Vfs {
     /// Where an upload to `path` goes: through links that stay inside.
     async fn follow(&self, path: &VirtualPath) -> Result<VirtualPath, Refusal> {
         self.home.storage().resolve(path).await
+    }
+}
+
+/// Where an upload goes.
+struct Landing {
+    target: Target,
+    may_set_attributes: bool,
+}
+
+impl Disposition {
+    fn write_mode(self) -> WriteMode {
+        match self {
+            Self::Replace | Self::Unique => WriteMode::Replace,
+            Self::ResumeAt(offset) => WriteMode::ResumeAt(offset),
+            Self::Append => WriteMode::Append,
+            Self::Amend => WriteMode::Amend,
+        }
     }
 }
 

@@ -236,12 +236,13 @@ async fn store(
     control: &PumpControl,
 ) -> Result<Completed, Failure> {
     match receive(&mut upload, stream, translation, control).await {
-        Ok(()) => {
+        Ok(last) => {
             if stream.as_tls().is_some() {
                 // Clients wait for our close_notify; everything has arrived, so its failing is nothing.
                 let _ = control.close(stream).await;
             }
-            let committed = upload.commit().await.map_err(TransferError::Refused)?;
+            let committed = upload.commit_with(last).await;
+            let committed = committed.map_err(TransferError::Refused)?;
             Ok(Completed {
                 digest: committed.digest,
             })

@@ -21,8 +21,8 @@ use wharf_model::{
 
 use super::solid::Solid;
 use super::{
-    Approve, Batches, Kept, Landed, Links, ModeOf, Need, NotLanded, Reserve, Rights, StagedFile,
-    Storage, StorageResult, StoredFile, WriteMode, end_of, is_reserved, new_name,
+    Approve, Batches, Kept, Landed, LastPiece, Links, ModeOf, Need, NotLanded, Reserve, Rights,
+    StagedFile, Storage, StorageResult, StoredFile, WriteMode, end_of, is_reserved, new_name,
 };
 
 /// Entries of one piece of a listing.
@@ -1012,7 +1012,21 @@ impl StagedFile for Writer {
         ready(Ok(())).boxed()
     }
 
-    fn commit(self: Box<Self>, approve: Approve) -> BoxFuture<'static, Result<Landed, NotLanded>> {
+    fn commit(
+        mut self: Box<Self>,
+        last: LastPiece,
+        approve: Approve,
+    ) -> BoxFuture<'static, Result<Landed, NotLanded>> {
+        if let Err(refusal) = self.write(last.offset, &[last.content]) {
+            let kept = self.cut(approve);
+            return async {
+                Err(NotLanded {
+                    refusal,
+                    kept: kept.await.unwrap_or_default(),
+                })
+            }
+            .boxed();
+        }
         let mut tree = lock(&self.tree);
         let landed = if self.in_place {
             tree.commit_in_place(&self.object, approve)

@@ -19,6 +19,9 @@ pub mod memory;
 mod solid;
 #[cfg(test)]
 mod suite;
+mod tap;
+
+pub use tap::{Meter, Poured, Stop, Tap};
 
 /// What a storage operation returns.
 pub type StorageResult<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
@@ -28,6 +31,29 @@ pub type Approve = Box<dyn FnOnce(Usage) -> Result<(), Refusal> + Send>;
 
 /// Called with what a writer needs before any of it is made; an error stops it.
 pub type Reserve = Box<dyn FnOnce(Need) -> Result<(), Refusal> + Send>;
+
+/// Called with where a path leads; says what may be staged there, and how. An error stops it.
+pub type Judge = Box<dyn FnOnce(VirtualPath) -> Result<Target, Refusal> + Send>;
+
+/// What a writer is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its name, whose last component is not a link.
+    pub path: VirtualPath,
+    /// How it is to be written.
+    pub mode: WriteMode,
+    /// What its commit may do there.
+    pub rights: Rights,
+}
+
+/// The last bytes of a file in the making, which its commit writes first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastPiece {
+    /// Where they go.
+    pub offset: u64,
+    /// The bytes; there may be none.
+    pub content: Bytes,
+}
 
 /// What a writer needs of the quota before its first byte.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -108,6 +134,20 @@ pub trait Storage: Send + Sync + 'static {
         rights: Rights,
         reserve: Reserve,
     ) -> StorageResult<'a, Box<dyn StagedFile>>;
+
+    /// [`Storage::resolve`], `judge` and [`Storage::stage`] in one step.
+    fn stage_where_it_leads<'a>(
+        &'a self,
+        path: &'a VirtualPath,
+        judge: Judge,
+        reserve: Reserve,
+    ) -> StorageResult<'a, Box<dyn StagedFile>> {
+        Box::pin(async move {
+            let target = judge(self.resolve(path).await?)?;
+            let Target { path, mode, rights } = target;
+            self.stage(&path, mode, rights, reserve).await
+        })
+    }
 
     /// What a cut upload to `path` has left: a file marked incomplete, or one
     /// parked beside a whole one. Returns its size.
@@ -271,9 +311,35 @@ pub trait StagedFile: Send + Sync {
     /// Puts what was written on the disk.
     fn synchronize(&self) -> StorageResult<'_, ()>;
 
-    /// Puts the file under its name in one step. With an error the old file stands and
-    /// what was staged is gone; what was written in place is as after a cut.
-    fn commit(self: Box<Self>, approve: Approve) -> BoxFuture<'static, Result<Landed, NotLanded>>;
+    /// Whether [`StagedFile::pour`] can be used.
+    fn takes_a_tap(&self) -> bool {
+        false
+    }
+
+    /// Has the kernel move the bytes of a stream into the file, from `offset` on; each piece is
+    /// charged before it is written. Dropped midway as a write.
+    fn pour(
+        &mut self,
+        offset: u64,
+        tap: Box<dyn Tap>,
+        meter: Box<dyn Meter>,
+    ) -> BoxFuture<'_, Poured> {
+        let _ = (offset, meter);
+        Box::pin(std::future::ready(Poured {
+            tap: Some(tap),
+            bytes: 0,
+            stop: Stop::Refused(Refusal::Unsupported),
+        }))
+    }
+
+    /// Writes `last`, then puts the file under its name in one step. With an error the old file
+    /// stands and what was staged is gone; what was written in place, or where `last` could not be
+    /// written, is as after a cut.
+    fn commit(
+        self: Box<Self>,
+        last: LastPiece,
+        approve: Approve,
+    ) -> BoxFuture<'static, Result<Landed, NotLanded>>;
 
     /// Keeps what arrived, so that it can be resumed: under its name and marked incomplete when
     /// that is free, else parked beside. What lies behind a hole goes, since whoever resumes goes

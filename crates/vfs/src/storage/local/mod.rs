@@ -5,6 +5,7 @@
 
 mod beneath;
 mod digest;
+mod pour;
 mod staging;
 mod walk;
 mod writer;
@@ -36,8 +37,8 @@ use self::staging::{
 };
 use self::walk::walk;
 use crate::storage::{
-    Batches, Links, Need, Reserve, Rights, StagedFile, Storage, StorageResult, StoredFile,
-    WriteMode, is_reserved,
+    Batches, Judge, Links, Need, Reserve, Rights, StagedFile, Storage, StorageResult, StoredFile,
+    Target, WriteMode, is_reserved,
 };
 
 /// Readable by everybody on the server's machine who may enter the home, which is 0700.
@@ -153,6 +154,19 @@ impl Storage for LocalStorage {
     ) -> StorageResult<'a, Box<dyn StagedFile>> {
         let path = path.clone();
         self.run(move |inner| inner.stage(&path, mode, rights, reserve))
+    }
+
+    fn stage_where_it_leads<'a>(
+        &'a self,
+        path: &'a VirtualPath,
+        judge: Judge,
+        reserve: Reserve,
+    ) -> StorageResult<'a, Box<dyn StagedFile>> {
+        let path = path.clone();
+        self.run(move |inner| {
+            let Target { path, mode, rights } = judge(inner.resolve(&path)?)?;
+            inner.stage(&path, mode, rights, reserve)
+        })
     }
 
     fn partial<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Option<u64>> {

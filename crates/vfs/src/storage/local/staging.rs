@@ -22,7 +22,8 @@ use super::digest::{forget, remember};
 use super::writer::Writer;
 use super::{LocalOptions, blocking, read_file};
 use crate::storage::{
-    Approve, Kept, Landed, ModeOf, Need, NotLanded, Reserve, Rights, StagedFile, StorageResult,
+    Approve, Kept, Landed, LastPiece, Meter, ModeOf, Need, NotLanded, Poured, Reserve, Rights,
+    StagedFile, StorageResult, Tap,
 };
 
 /// What the writers of one storage share.
@@ -357,11 +358,32 @@ impl StagedFile for LocalStaged {
         Box::pin(self.writer.synchronize())
     }
 
-    fn commit(self: Box<Self>, approve: Approve) -> BoxFuture<'static, Result<Landed, NotLanded>> {
+    fn takes_a_tap(&self) -> bool {
+        true
+    }
+
+    fn pour(
+        &mut self,
+        offset: u64,
+        tap: Box<dyn Tap>,
+        meter: Box<dyn Meter>,
+    ) -> BoxFuture<'_, Poured> {
+        Box::pin(self.writer.pour(offset, tap, meter))
+    }
+
+    fn commit(
+        self: Box<Self>,
+        last: LastPiece,
+        approve: Approve,
+    ) -> BoxFuture<'static, Result<Landed, NotLanded>> {
         ended(move || {
             let (writer, digest) = (&self.writer, self.digest.as_ref());
             match &self.end {
                 End::Staged(end) => {
+                    if let Err(refusal) = writer.write_last(&last) {
+                        let kept = end.cut(writer, approve).unwrap_or_default();
+                        return Err(NotLanded { refusal, kept });
+                    }
                     let committed = end.commit(writer, approve, digest);
                     let landed = committed.map_err(|refusal| NotLanded {
                         refusal,
@@ -371,6 +393,10 @@ impl StagedFile for LocalStaged {
                     Ok(landed)
                 }
                 End::InPlace(end) => {
+                    if let Err(refusal) = writer.write_last(&last) {
+                        let kept = end.cut(writer).unwrap_or_else(|_| kept_in_place(writer));
+                        return Err(NotLanded { refusal, kept });
+                    }
                     let committed = end.commit(writer, approve, digest);
                     committed.map_err(|refusal| NotLanded {
                         refusal,

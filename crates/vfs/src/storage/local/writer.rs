@@ -10,8 +10,10 @@ use bytes::Bytes;
 use wharf_model::Refusal;
 
 use super::beneath::refusal;
+use super::pour::pour;
 use super::{OWNER_FILE_MODE, blocking, set_file_modified};
 use crate::storage::solid::Solid;
+use crate::storage::{LastPiece, Meter, Poured, Stop, Tap};
 
 /// A file that is being written.
 pub(super) struct Writer {
@@ -92,6 +94,45 @@ impl Writer {
             self.solid.wrote(offset, end);
         }
         Ok(())
+    }
+
+    /// Has the kernel move a stream into the file, on a thread that may block for as long as
+    /// bytes come.
+    pub(super) async fn pour(
+        &mut self,
+        offset: u64,
+        tap: Box<dyn Tap>,
+        mut meter: Box<dyn Meter>,
+    ) -> Poured {
+        let content = Arc::clone(&self.content);
+        let length = self.length;
+        self.solid.touch();
+        let pouring = blocking(move || {
+            let closed = content.lock();
+            if *closed {
+                return Err(Refusal::NotFound);
+            }
+            Ok(pour(&content.file, offset, length, tap, meter.as_mut()))
+        });
+        let poured = pouring.await.unwrap_or_else(|refusal| Poured {
+            tap: None,
+            bytes: 0,
+            stop: Stop::Refused(refusal),
+        });
+        let end = offset.saturating_add(poured.bytes);
+        self.length = length.max(end);
+        self.solid.wrote(offset, end);
+        poured
+    }
+
+    /// Writes what a commit brings, where that may block; the content is not closed yet.
+    pub(super) fn write_last(&self, last: &LastPiece) -> Result<(), Refusal> {
+        if last.content.is_empty() {
+            return Ok(());
+        }
+        let _open = self.content.lock();
+        let pieces = std::slice::from_ref(&last.content);
+        write_or_take_back(self.file(), pieces, last.offset, self.length)
     }
 
     pub(super) async fn set_length(&mut self, length: u64) -> Result<u64, Refusal> {

@@ -1,0 +1,287 @@
+//! The pump over real sockets: whichever road the bytes take, they are the
+//! same, and so is what is counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use wharf_model::{DigestAlgorithm, PermissionRules, QuotaLimits, Refusal, Usage, VirtualPath};
+use wharf_net::Stream;
+use wharf_server::transfer::{Progress, PumpControl, TransferError, Translation, receive, send};
+use wharf_testkit::noise;
+use wharf_vfs::storage::Storage;
+use wharf_vfs::storage::local::{LocalOptions, LocalStorage};
+use wharf_vfs::storage::memory::MemoryStorage;
+use wharf_vfs::{Disposition, Home, Ledger, Upload, UploadOptions, UsageJournal, Vfs};
+
+struct Forgetful;
+
+impl UsageJournal for Forgetful {
+    fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn save(&self, _usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn vfs(storage: Arc<dyn Storage>, bytes: Option<u64>) -> Vfs {
+    let ledger = Ledger::new(Usage::ZERO, true, Box::new(Forgetful));
+    let limits = QuotaLimits { bytes, files: None };
+    Vfs::new(
+        Home::new(storage, ledger),
+        PermissionRules::default(),
+        limits,
+    )
+}
+
+fn on_disk(bytes: Option<u64>) -> (tempfile::TempDir, Vfs) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = Dir::open_ambient_dir(directory.path(), ambient_authority()).expect("opens");
+    let storage = Arc::new(LocalStorage::new(root, LocalOptions::default()));
+    (directory, vfs(storage, bytes))
+}
+
+fn path(name: &str) -> VirtualPath {
+    VirtualPath::root()
+        .resolve(name.as_bytes())
+        .expect("a path")
+}
+
+fn control() -> PumpControl {
+    PumpControl {
+        progress: Arc::new(Progress::default()),
+        stall: Duration::from_secs(60),
+        cancel: CancellationToken::new(),
+    }
+}
+
+/// Both ends of a connection.
+async fn sockets() -> (TcpStream, Stream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let client = TcpStream::connect(listener.local_addr().expect("bound"));
+    let (client, accepted) = tokio::join!(client, listener.accept());
+    (
+        client.expect("connects"),
+        accepted.expect("accepts").0.into(),
+    )
+}
+
+async fn start(vfs: &Vfs, disposition: Disposition, digest: Option<DigestAlgorithm>) -> Upload {
+    let options = UploadOptions {
+        disposition,
+        announced_bytes: None,
+        digest,
+    };
+    vfs.create(&path("file"), options).await.expect("starts")
+}
+
+async fn content_of(vfs: &Vfs) -> Vec<u8> {
+    let file = vfs.open(&path("file")).await.expect("opens");
+    let mut content = Vec::new();
+    loop {
+        let offset = u64::try_from(content.len()).expect("fits");
+        let piece = file.read_at(offset, 1 << 20).await.expect("reads");
+        if piece.is_empty() {
+            return content;
+        }
+        content.extend_from_slice(&piece);
+    }
+}
+
+/// Waits until so much has been moved.
+async fn moved(control: &PumpControl, bytes: u64) {
+    while control.progress.bytes() < bytes {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_road_of_an_upload_gives_the_same_bytes_and_usage() {
+    let buffer = 256 * 1024;
+    for length in [0, 1, buffer - 1, buffer, buffer + 1, 5_000_000] {
+        let content = noise(length, 7);
+        let (_directory, disk) = on_disk(None);
+        let (_other, hashed) = on_disk(None);
+        let memory = vfs(Arc::new(MemoryStorage::default()), None);
+        let roads = [
+            ("kernel", disk, None),
+            ("hashed", hashed, Some(DigestAlgorithm::Sha256)),
+            ("memory", memory, None),
+        ];
+        for (road, vfs, digest) in roads {
+            let mut upload = start(&vfs, Disposition::Replace, digest).await;
+            let (mut client, mut stream) = sockets().await;
+            let control = control();
+            let sending = async {
+                client.write_all(&content).await.expect("sent");
+                client.shutdown().await.expect("ended");
+            };
+            let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
+            let ((), last) = tokio::join!(sending, receiving);
+            let committed = upload
+                .commit_with(last.expect("received"))
+                .await
+                .expect("commits");
+            let size = u64::try_from(length).expect("fits");
+            assert_eq!(committed.entry.size, size, "{road} {length}");
+            assert_eq!(control.progress.bytes(), size, "{road} {length}");
+            assert!(content_of(&vfs).await == content, "{road} {length}");
+            let usage = vfs.home().ledger().usage();
+            assert_eq!((usage.bytes, usage.files), (size, 1), "{road} {length}");
+            if digest.is_some() {
+                let (expected, _) = vfs
+                    .digest(&path("file"), DigestAlgorithm::Sha256, None)
+                    .await
+                    .expect("hashes");
+                assert_eq!(committed.digest, Some(expected), "{road} {length}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_road_of_a_download_gives_the_same_bytes() {
+    let content = noise(3_000_000, 8);
+    let (_directory, disk) = on_disk(None);
+    let memory = vfs(Arc::new(MemoryStorage::default()), None);
+    for vfs in [disk, memory] {
+        let mut upload = start(&vfs, Disposition::Replace, None).await;
+        upload.write(content.clone().into()).await.expect("writes");
+        upload.commit().await.expect("commits");
+        let file = vfs.open(&path("file")).await.expect("opens");
+        let (mut client, mut stream) = sockets().await;
+        let control = control();
+        let sending = send(
+            &file,
+            1_000,
+            2_500_000,
+            &mut stream,
+            Translation::None,
+            &control,
+        );
+        let mut got = Vec::new();
+        let (sent, received) = tokio::join!(sending, client.read_to_end(&mut got));
+        sent.expect("sent");
+        received.expect("received");
+        assert!(got == content[1_000..2_500_000]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_by_the_kernel_never_passes_the_quota() {
+    let (_directory, vfs) = on_disk(Some(3_000_000));
+    let mut upload = start(&vfs, Disposition::Replace, None).await;
+    let (mut client, mut stream) = sockets().await;
+    let sending = tokio::spawn(async move {
+        // It may be cut before everything is sent.
+        let _ = client.write_all(&noise(20_000_000, 9)).await;
+    });
+    let control = control();
+    let refused = receive(&mut upload, &mut stream, Translation::None, &control).await;
+    assert!(matches!(
+        refused,
+        Err(TransferError::Refused(Refusal::OverQuota(_)))
+    ));
+    assert!(upload.length() <= 3_000_000);
+    let length = upload.length();
+    upload.cut().await.expect("kept");
+    assert_eq!(vfs.home().ledger().usage().bytes, length);
+    let measured = vfs.home().storage().measure().await.expect("counts");
+    assert_eq!(vfs.home().ledger().usage(), measured);
+    drop(stream);
+    sending.await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_under_the_kernels_road_leaves_a_begin_to_resume() {
+    let content = noise(2_000_000, 10);
+    let (_directory, vfs) = on_disk(None);
+    let mut upload = start(&vfs, Disposition::Replace, None).await;
+    let (mut client, mut stream) = sockets().await;
+    let control = control();
+    let breaking = async {
+        client.write_all(&content).await.expect("sent");
+        moved(&control, 2_000_000).await;
+        client.set_zero_linger().expect("set");
+        drop(client);
+    };
+    let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
+    let ((), result) = tokio::join!(breaking, receiving);
+    assert!(
+        matches!(result, Err(TransferError::Connection(_))),
+        "{result:?}"
+    );
+    upload.cut().await.expect("kept");
+    assert!(content_of(&vfs).await == content);
+
+    // The rest goes the same road, from where it broke.
+    let rest = noise(1_500_000, 11);
+    let mut upload = start(&vfs, Disposition::ResumeAt(2_000_000), None).await;
+    let (mut client, mut stream) = sockets().await;
+    let sending = async {
+        client.write_all(&rest).await.expect("sent");
+        client.shutdown().await.expect("ended");
+    };
+    let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
+    let ((), last) = tokio::join!(sending, receiving);
+    upload
+        .commit_with(last.expect("received"))
+        .await
+        .expect("commits");
+    assert!(content_of(&vfs).await == [content, rest].concat());
+    assert_eq!(vfs.home().ledger().usage().bytes, 3_500_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_dries_up_and_comes_again_is_taken_in_whole() {
+    let content = noise(1_200_000, 12);
+    let (_directory, vfs) = on_disk(None);
+    let mut upload = start(&vfs, Disposition::Replace, None).await;
+    let (mut client, mut stream) = sockets().await;
+    let control = control();
+    let sending = async {
+        let (fast, slow) = content.split_at(1_000_000);
+        client.write_all(fast).await.expect("sent");
+        moved(&control, 1_000_000).await;
+        let mut sent = 1_000_000;
+        for piece in slow.chunks(50_000) {
+            client.write_all(piece).await.expect("sent");
+            sent += 50_000;
+            moved(&control, sent).await;
+        }
+        client.shutdown().await.expect("ended");
+    };
+    let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
+    let ((), last) = tokio::join!(sending, receiving);
+    upload
+        .commit_with(last.expect("received"))
+        .await
+        .expect("commits");
+    assert!(content_of(&vfs).await == content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_by_the_kernel_can_be_aborted() {
+    let content = noise(1_000_000, 13);
+    let (_directory, vfs) = on_disk(None);
+    let mut upload = start(&vfs, Disposition::Replace, None).await;
+    let (mut client, mut stream) = sockets().await;
+    let control = control();
+    let aborting = async {
+        client.write_all(&content).await.expect("sent");
+        moved(&control, 1_000_000).await;
+        control.cancel.cancel();
+    };
+    let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
+    let ((), result) = tokio::join!(aborting, receiving);
+    assert!(matches!(result, Err(TransferError::Cancelled)));
+    upload.cut().await.expect("kept");
+    assert!(content_of(&vfs).await == content);
+}
