@@ -253,7 +253,7 @@ pub(crate) struct Server {
     gates: Gates,
     guarding: AbortOnDropHandle<()>,
     registry: Registry,
-    processes: Processes,
+    processes: Arc<Processes>,
     store: SqliteStore,
     _lock: File,
 }
@@ -420,7 +420,9 @@ impl Server {
         let ftp = service(TlsStart::Command);
         let ftps = service(TlsStart::Connection);
         let ssh = ssh_config(config, host_keys.clone());
-        let ssh = Arc::new(SshService::new(&ssh, Arc::clone(&door)));
+        let processes = Arc::new(processes);
+        let runner = Arc::<Processes>::clone(&processes);
+        let ssh = Arc::new(SshService::new(&ssh, Arc::clone(&door), runner));
         let administration = administration.map(BoundEndpoint::listener).transpose()?;
         let mut reception = Reception {
             slots: ConnectionSlots::new(connection_limits(config)),

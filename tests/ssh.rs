@@ -320,7 +320,7 @@ fn an_account_without_commands_is_told_so() {
     let Some(setting) = setting() else { return };
     for (policy, text) in [
         ("none", "This account runs no commands; sftp and scp work."),
-        ("shell", "Processes are not in this version"),
+        ("shell", "[processes] enabled = true"),
     ] {
         assert!(
             setting

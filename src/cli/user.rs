@@ -112,7 +112,8 @@ struct Fields {
     /// Whether its data needs TLS: inherit (what --tls says of its logins, then the server), required, optional, off
     #[arg(long, value_name = "POLICY")]
     data_tls: Option<TlsPolicy>,
-    /// Which remote commands it may run: none, builtin, shell
+    /// Which remote commands it may run over SSH: none; builtin, which are on its files and need no process; shell, which
+    /// are processes on this machine, confined to its home, where the configuration has processes.enabled
     #[arg(long, value_name = "WHICH")]
     exec: Option<ExecPolicy>,
     /// The day on which it can no longer log in, YYYY-MM-DD (UTC); "none" for never

@@ -8,7 +8,7 @@ use crate::fixture::{Fixture, Kernel, PATIENCE, Silence, client, limits, line, m
 
 /// Starts what does all it can to stay: `mark` is among the arguments of each of its processes.
 /// The number of its supervisor comes out first, and "ready" once all of it is there.
-fn stayers(mark: &str) -> String {
+pub(crate) fn stayers(mark: &str) -> String {
     let stay = format!("exec sh -c 'trap \"\" HUP TERM INT; while :; do sleep 0.1; done' {mark}");
     let quoted = stay.replace('"', "\\\"");
     format!(
@@ -21,7 +21,7 @@ fn stayers(mark: &str) -> String {
 }
 
 /// The least number of marked processes that the above has.
-const STAYERS: usize = 4;
+pub(crate) const STAYERS: usize = 4;
 
 /// Reads until the command is ready; its supervisor.
 async fn ready(lines: &mut Lines<BufReader<DuplexStream>>) -> Pid {

@@ -255,7 +255,7 @@ pub(crate) fn user() -> Option<User> {
 }
 
 /// Gives all that is at `path` to who commands run as.
-fn give_to_user(path: &Path) {
+pub(crate) fn give_to_user(path: &Path) {
     let Some(user) = user() else { return };
     let ids = (user.uid.as_raw(), user.gid.as_raw());
     std::os::unix::fs::chown(path, Some(ids.0), Some(ids.1)).expect("root may");

@@ -1,5 +1,5 @@
-//! Real processes of accounts, without a protocol above them: the real executable as the
-//! launcher, supervisors and the last stage, and this test as the server.
+//! Real processes of accounts: without a protocol above them, with the real executable as the
+//! launcher, supervisors and the last stage, and this test as the server; and over SSH.
 
 #![expect(
     clippy::disallowed_methods,
@@ -10,4 +10,5 @@ mod ending;
 mod escapes;
 mod fixture;
 mod limits;
+mod over_ssh;
 mod running;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 use russh::client::{self, DisconnectReason};
 use russh::{Channel, ChannelMsg, Disconnect, Sig};
@@ -15,10 +16,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use wharf_accounts::Account;
 use wharf_net::{Connection, Drain, Endpoint, ServiceError, StreamService as _};
 use wharf_server::door::Protocol;
+use wharf_server::process::{Invocation, Process, ProcessError, ProcessRunner};
 use wharf_server::sftp::AttributePolicy;
 use wharf_server::ssh::{HostKey, HostKeyKind, SshConfig, SshService, Timeouts};
+use wharf_vfs::Home;
 
 const TIMEOUTS: Timeouts = Timeouts {
     login: Duration::from_secs(30),
@@ -34,6 +38,25 @@ fn config() -> SshConfig {
         host_keys: vec![HostKey::generate(HostKeyKind::Ed25519).expect("made")],
         timeouts: TIMEOUTS,
         attributes: AttributePolicy::Refuse,
+    }
+}
+
+fn service(setting: &Setting) -> SshService {
+    let door = Arc::clone(&setting.door);
+    SshService::new(&config(), door, Arc::new(NoProcesses))
+}
+
+/// As where the operator allows none.
+struct NoProcesses;
+
+impl ProcessRunner for NoProcesses {
+    fn start<'a>(
+        &'a self,
+        _account: &'a Account,
+        _home: &'a Arc<Home>,
+        _invocation: Invocation,
+    ) -> BoxFuture<'a, Result<Process, ProcessError>> {
+        Box::pin(async { Err(ProcessError::Off) })
     }
 }
 
@@ -108,10 +131,7 @@ async fn runs(client: &client::Handle<Client>, command: &str) -> Channel<client:
 #[tokio::test]
 async fn a_session_that_is_kicked_is_told_and_what_it_runs_ends() {
     let setting = setting().await;
-    let (stream, serving) = connect(
-        &setting,
-        SshService::new(&config(), Arc::clone(&setting.door)),
-    );
+    let (stream, serving) = connect(&setting, service(&setting));
     let (mut client, said) = open(stream).await;
     log_in(&mut client).await;
     let mut channel = runs(&client, "cat > file").await;
@@ -137,10 +157,7 @@ async fn a_session_that_is_kicked_is_told_and_what_it_runs_ends() {
     ended.expect("soon").expect("no panic").expect("over TCP");
     assert!(registry.sessions().is_empty());
     // The command has ended, and what it wrote is kept as cut.
-    let (stream, _) = connect(
-        &setting,
-        SshService::new(&config(), Arc::clone(&setting.door)),
-    );
+    let (stream, _) = connect(&setting, service(&setting));
     let (mut client, _) = open(stream).await;
     log_in(&mut client).await;
     let mut again = runs(&client, "ls").await;
@@ -156,7 +173,7 @@ async fn a_session_that_is_kicked_is_told_and_what_it_runs_ends() {
 #[tokio::test]
 async fn a_signal_ends_a_command_and_so_does_ctrl_c_in_a_terminal() {
     let setting = setting().await;
-    let service = SshService::new(&config(), Arc::clone(&setting.door));
+    let service = service(&setting);
     let (stream, _) = connect(&setting, service);
     let (mut client, _) = open(stream).await;
     log_in(&mut client).await;
@@ -188,10 +205,7 @@ async fn signal_of(mut channel: Channel<client::Msg>) -> String {
 #[tokio::test]
 async fn who_does_not_log_in_is_told_so_at_the_deadline_however_busy_they_are() {
     let setting = setting().await;
-    let (stream, serving) = connect(
-        &setting,
-        SshService::new(&config(), Arc::clone(&setting.door)),
-    );
+    let (stream, serving) = connect(&setting, service(&setting));
     let started = Instant::now();
     let (mut client, mut said) = open(stream).await;
     tokio::time::pause();
@@ -347,7 +361,11 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let setting = setting().await;
-            let service = SshService::insecure_for_tests(&config(), Arc::clone(&setting.door));
+            let service = SshService::insecure_for_tests(
+                &config(),
+                Arc::clone(&setting.door),
+                Arc::new(NoProcesses),
+            );
             let (stream, serving) = connect(&setting, service);
             let mut raw = Raw::open(stream, logged_in).await;
             if opens_channel {

@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::activity::Activity;
 pub use super::input::Stdin;
 use super::wire::StallTimer;
+use crate::process::TerminalSize;
 
 /// What something that runs on a channel works with.
 pub struct SessionChannel {
@@ -44,19 +45,6 @@ pub struct Terminal {
     pub size: watch::Receiver<TerminalSize>,
     /// Its modes: opcodes and values of RFC 4254 §8.
     pub modes: Vec<(u8, u32)>,
-}
-
-/// The size of a terminal.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TerminalSize {
-    /// In characters.
-    pub columns: u32,
-    /// In characters.
-    pub rows: u32,
-    /// In pixels; 0 where it is not known.
-    pub width: u32,
-    /// In pixels; 0 where it is not known.
-    pub height: u32,
 }
 
 /// How something that ran on a channel has ended.

@@ -35,10 +35,11 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 use wharf_net::{Connection, Drain, Peer, Refused, ServiceError, Stream, StreamService};
 
-pub use channel::{Exit, Output, SessionChannel, Stdin, Terminal, TerminalSize};
+pub use channel::{Exit, Output, SessionChannel, Stdin, Terminal};
 pub use host_key::{HostKey, HostKeyError, HostKeyKind};
 
 use crate::door::{Door, Protocol};
+use crate::process::ProcessRunner;
 use crate::registry::LiveSession;
 use crate::sftp::AttributePolicy;
 use activity::Activity;
@@ -77,30 +78,38 @@ struct SshShared {
     timeouts: Timeouts,
     attributes: AttributePolicy,
     door: Arc<Door>,
+    processes: Arc<dyn ProcessRunner>,
 }
 
 /// Serves SSH.
 pub struct SshService {
     // Replaced as a whole by a reload; read once a connection, never held across an await.
     shared: RwLock<Arc<SshShared>>,
+    processes: Arc<dyn ProcessRunner>,
 }
 
 impl SshService {
-    /// A service that lets people in through `door`.
-    pub fn new(config: &SshConfig, door: Arc<Door>) -> Self {
+    /// A service that lets people in through `door`, and has `processes` run
+    /// the commands of those who may have some.
+    pub fn new(config: &SshConfig, door: Arc<Door>, processes: Arc<dyn ProcessRunner>) -> Self {
         let transport = transport::config(&config.host_keys, &config.timeouts);
-        Self::with(SshShared::new(config, transport, door))
+        Self::with(SshShared::new(config, transport, door, processes))
     }
 
     /// A service that speaks without encryption, so that a test or a fuzzer
     /// can write any packet at all. Whoever can listen reads everything.
-    pub fn insecure_for_tests(config: &SshConfig, door: Arc<Door>) -> Self {
+    pub fn insecure_for_tests(
+        config: &SshConfig,
+        door: Arc<Door>,
+        processes: Arc<dyn ProcessRunner>,
+    ) -> Self {
         let transport = transport::unencrypted(&config.host_keys, &config.timeouts);
-        Self::with(SshShared::new(config, transport, door))
+        Self::with(SshShared::new(config, transport, door, processes))
     }
 
     fn with(shared: SshShared) -> Self {
         Self {
+            processes: Arc::clone(&shared.processes),
             shared: RwLock::new(Arc::new(shared)),
         }
     }
@@ -108,7 +117,8 @@ impl SshService {
     /// Uses another configuration and door for the sessions that start from now on.
     pub fn reload(&self, config: &SshConfig, door: Arc<Door>) {
         let transport = transport::config(&config.host_keys, &config.timeouts);
-        let shared = Arc::new(SshShared::new(config, transport, door));
+        let processes = Arc::clone(&self.processes);
+        let shared = Arc::new(SshShared::new(config, transport, door, processes));
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = shared;
     }
 
@@ -118,12 +128,18 @@ impl SshService {
 }
 
 impl SshShared {
-    fn new(config: &SshConfig, transport: russh::server::Config, door: Arc<Door>) -> Self {
+    fn new(
+        config: &SshConfig,
+        transport: russh::server::Config,
+        door: Arc<Door>,
+        processes: Arc<dyn ProcessRunner>,
+    ) -> Self {
         Self {
             transport: Arc::new(transport),
             timeouts: config.timeouts,
             attributes: config.attributes,
             door,
+            processes,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +22,7 @@ use super::login::Login;
 use super::session::Channels;
 use super::terminal::{self, CtrlC, MAX_LINE_BYTES, NoMoreLines, Screen};
 use crate::exec::{self, Streams};
+use crate::process::{self, Client, Invocation, ProcessRunner, TerminalRequest};
 use crate::sftp::{AttributePolicy, SftpOptions};
 
 /// How long a program whose peer is gone may take to leave things tidy.
@@ -77,6 +78,12 @@ pub(super) struct Programs {
     abandoned: CancellationToken,
 }
 
+/// Whose program it is, and what runs processes for them.
+pub(super) struct User {
+    pub(super) login: Arc<Login>,
+    pub(super) processes: Arc<dyn ProcessRunner>,
+}
+
 /// Where the end of a program is told.
 pub(super) struct Report {
     pub(super) write: Arc<ChannelWriteHalf<Msg>>,
@@ -89,7 +96,7 @@ impl Programs {
     pub(super) fn start(
         &self,
         program: Program,
-        login: Arc<Login>,
+        user: User,
         channel: SessionChannel,
         report: Report,
         running: Running,
@@ -100,7 +107,7 @@ impl Programs {
             let id = report.write.id();
             let channels = report.channels.clone();
             let ended = tokio::select! {
-                exit = run(program, &login, channel) => Some(exit),
+                exit = run(program, &user, channel) => Some(exit),
                 () = overdue(&closed) => None,
                 () = abandoned.cancelled() => None,
             };
@@ -138,7 +145,8 @@ async fn overdue(closed: &CancellationToken) {
     tokio::time::sleep(TIDYING).await;
 }
 
-async fn run(program: Program, login: &Login, channel: SessionChannel) -> Exit {
+async fn run(program: Program, user: &User, channel: SessionChannel) -> Exit {
+    let login = &*user.login;
     let exec = login.account.exec;
     match &program {
         Program::Shell => tracing::info!(%exec, "shell"),
@@ -158,13 +166,11 @@ async fn run(program: Program, login: &Login, channel: SessionChannel) -> Exit {
         ExecPolicy::Builtin => builtin(line, login, channel).await,
         ExecPolicy::None | ExecPolicy::Shell if moves_files => builtin(line, login, channel).await,
         ExecPolicy::None => refuse(channel, NO_COMMANDS).await,
-        ExecPolicy::Shell => refuse(channel, NO_PROCESSES).await,
+        ExecPolicy::Shell => process(line, user, channel).await,
     }
 }
 
 const NO_COMMANDS: &str = "This account runs no commands; sftp and scp work.";
-const NO_PROCESSES: &str =
-    "Processes are not in this version; the operator can allow the built-in commands.";
 
 async fn refuse(mut channel: SessionChannel, text: &str) -> Exit {
     let end = if channel.terminal.is_some() {
@@ -236,6 +242,57 @@ async fn builtin(line: Option<Vec<u8>>, login: &Login, channel: SessionChannel) 
     tokio::select! {
         exit = working => exit,
         signal = deadly(signals, ctrl_c) => killed_by(signal),
+    }
+}
+
+/// A real process: a line for a shell, or the shell itself.
+async fn process(line: Option<Vec<u8>>, user: &User, channel: SessionChannel) -> Exit {
+    let terminal = channel.terminal.as_ref().map(|terminal| TerminalRequest {
+        kind: terminal.kind.clone(),
+        size: *terminal.size.borrow(),
+        modes: terminal.modes.clone(),
+    });
+    let invocation = Invocation {
+        command: line,
+        terminal,
+        environment: channel.environment.clone(),
+    };
+    let Login { account, vfs, .. } = &*user.login;
+    let started = user.processes.start(account, vfs.home(), invocation).await;
+    let process = match started {
+        Ok(process) => process,
+        Err(error) => {
+            let reason = error.source().map(ToString::to_string);
+            tracing::warn!(%error, reason, "no process");
+            return refuse(channel, &format!("wharf: {error}")).await;
+        }
+    };
+    let SessionChannel {
+        stdin,
+        stdout,
+        stderr,
+        terminal,
+        signals,
+        closed,
+        ..
+    } = channel;
+    let size = terminal.map(|terminal| terminal.size);
+    // The process's own terminal makes its line ends; what is said about it comes beside it.
+    let stderr: Box<dyn AsyncWrite + Send + Unpin> = match size {
+        Some(_) => Box::new(Screen::new(stderr)),
+        None => Box::new(stderr),
+    };
+    let ending = process.attend(Client {
+        stdin,
+        stdout,
+        stderr,
+        signals,
+        size,
+        closed,
+    });
+    match ending.await.exit {
+        process::Exit::Status(status) => Exit::Status(status),
+        process::Exit::Signal(name) => killed_by(name),
     }
 }
 

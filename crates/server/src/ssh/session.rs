@@ -14,11 +14,12 @@ use wharf_net::{ConnectionSlot, Drain};
 
 use super::SshShared;
 use super::activity::Activity;
-use super::channel::{Output, SessionChannel, Sink, Terminal, TerminalSize};
+use super::channel::{Output, SessionChannel, Sink, Terminal};
 use super::input::{Backlog, Feed, Pace, Stdin, pipe};
 use super::login::{Attempts, Login, reject};
-use super::program::{Program, Programs};
+use super::program::{Program, Programs, Report, User};
 use super::refusal::{ChannelRefusal, Farewell};
+use crate::process::TerminalSize;
 use crate::registry::LiveSession;
 
 /// Most channels open at once; OpenSSH's MaxSessions.
@@ -252,13 +253,16 @@ impl Session {
             closed,
         };
         let running = self.link.activity.start(program.ends_by_itself());
-        let report = super::program::Report {
+        let report = Report {
             write,
             handle: peer.handle(),
             channels: self.channels.clone(),
         };
-        self.programs
-            .start(program, Arc::clone(login), channel, report, running);
+        let user = User {
+            login: Arc::clone(login),
+            processes: Arc::clone(&self.shared.processes),
+        };
+        self.programs.start(program, user, channel, report, running);
         true
     }
 
