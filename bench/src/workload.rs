@@ -1,0 +1,178 @@
+//! What is measured, each from the moment when every session is logged in.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::ftp::{Session, Target, discard};
+
+pub(crate) fn download(target: &Target, streams: u64, rounds: u64, path: &str) -> Outcome<Value> {
+    let (bytes, elapsed) = at_once(
+        streams,
+        || Session::open(target),
+        |session, _| (0..rounds).map(|_| session.fetch(path)).sum(),
+    )?;
+    Ok(moved(bytes, elapsed))
+}
+
+pub(crate) fn upload(target: &Target, streams: u64, rounds: u64, bytes: u64) -> Outcome<Value> {
+    let source = zeros(bytes)?;
+    let (total, elapsed) = at_once(
+        streams,
+        || Session::open(target),
+        |session, stream| {
+            for _ in 0..rounds {
+                session.store(&format!("upload-{stream}"), &source, bytes)?;
+            }
+            Ok(bytes * rounds)
+        },
+    )?;
+    Ok(moved(total, elapsed))
+}
+
+pub(crate) fn small_down(target: &Target, files: u64) -> Outcome<Value> {
+    let mut session = Session::open(target)?;
+    let begin = Instant::now();
+    for number in 0..files {
+        session.fetch(&format!("small/{number}"))?;
+    }
+    Ok(done(files, begin.elapsed()))
+}
+
+pub(crate) fn small_up(target: &Target, files: u64, bytes: u64) -> Outcome<Value> {
+    let source = zeros(bytes)?;
+    let mut session = Session::open(target)?;
+    let begin = Instant::now();
+    for number in 0..files {
+        session.store(&format!("small-{number}"), &source, bytes)?;
+    }
+    Ok(done(files, begin.elapsed()))
+}
+
+pub(crate) fn list(target: &Target, verb: &str, path: &str, rounds: u64) -> Outcome<Value> {
+    let mut session = Session::open(target)?;
+    let mut first_byte = Duration::ZERO;
+    let mut bytes = 0;
+    let begin = Instant::now();
+    for _ in 0..rounds {
+        let asked = Instant::now();
+        let mut data = session.transfer(&format!("{verb} {path}"))?;
+        let mut first = [0];
+        data.read_exact(&mut first)?;
+        first_byte = first_byte.max(asked.elapsed());
+        bytes += 1 + discard(&mut data)?;
+        drop(data);
+        session.expect(226)?;
+    }
+    let mut report = done(rounds, begin.elapsed());
+    if let Some(report) = report.as_object_mut() {
+        report.insert("bytes".to_owned(), json!(bytes));
+        report.insert(
+            "first_byte_ms".to_owned(),
+            json!(first_byte.as_secs_f64() * 1000.0),
+        );
+    }
+    Ok(report)
+}
+
+pub(crate) fn noop(target: &Target, count: u64, batch: u64) -> Outcome<Value> {
+    let mut session = Session::open(target)?;
+    let lines = vec!["NOOP"; usize::try_from(batch)?].join("\r\n");
+    let begin = Instant::now();
+    for _ in 0..count / batch {
+        session.send(&lines)?;
+        for _ in 0..batch {
+            session.expect(200)?;
+        }
+    }
+    Ok(done(count / batch * batch, begin.elapsed()))
+}
+
+pub(crate) fn login(target: &Target, count: u64, streams: u64) -> Outcome<Value> {
+    let (logins, elapsed) = at_once(
+        streams,
+        || Ok(()),
+        |(), _| {
+            for _ in 0..count / streams {
+                let mut session = Session::open(target)?;
+                session.command("QUIT", 221)?;
+            }
+            Ok(count / streams)
+        },
+    )?;
+    Ok(done(logins, elapsed))
+}
+
+pub(crate) fn idle(target: &Target, sessions: u64) -> Outcome<Value> {
+    let begin = Instant::now();
+    let held: Outcome<Vec<Session>> = (0..sessions).map(|_| Session::open(target)).collect();
+    let held = held?;
+    println!("{}", done(sessions, begin.elapsed()));
+    std::io::stdout().flush()?;
+    let begin = Instant::now();
+    let mut extra = Session::open(target)?;
+    extra.command("QUIT", 221)?;
+    let login_ms = begin.elapsed().as_secs_f64() * 1000.0;
+    println!("{}", json!({"login_ms": login_ms}));
+    std::io::stdout().flush()?;
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(json!({"held": held.len()}))
+}
+
+/// Prepares `streams` threads, then lets them all work at once; the sum of what
+/// they did, and the time until the last was done.
+pub(crate) fn at_once<T>(
+    streams: u64,
+    prepare: impl Fn() -> Outcome<T> + Sync,
+    work: impl Fn(&mut T, u64) -> Outcome<u64> + Sync,
+) -> Outcome<(u64, Duration)> {
+    let start = Arc::new(Barrier::new(usize::try_from(streams)? + 1));
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..streams)
+            .map(|stream| {
+                let (start, prepare, work) = (Arc::clone(&start), &prepare, &work);
+                scope.spawn(move || {
+                    let prepared = prepare();
+                    start.wait();
+                    work(&mut prepared?, stream)
+                })
+            })
+            .collect();
+        start.wait();
+        let begin = Instant::now();
+        let mut total = 0;
+        for thread in threads {
+            total += thread.join().map_err(|_| "a thread panicked")??;
+        }
+        Ok((total, begin.elapsed()))
+    })
+}
+
+/// A file of zeros in memory, for `sendfile`.
+pub(crate) fn zeros(bytes: u64) -> Outcome<File> {
+    let file = File::from(rustix::fs::memfd_create(
+        "zeros",
+        rustix::fs::MemfdFlags::CLOEXEC,
+    )?);
+    let piece = vec![0; 1024 * 1024];
+    let mut left = bytes;
+    while left > 0 {
+        let length = usize::try_from(left.min(1024 * 1024))?;
+        (&file).write_all(piece.get(..length).unwrap_or(&piece))?;
+        left -= u64::try_from(length)?;
+    }
+    Ok(file)
+}
+
+pub(crate) fn moved(bytes: u64, elapsed: Duration) -> Value {
+    json!({"bytes": bytes, "seconds": elapsed.as_secs_f64()})
+}
+
+fn done(operations: u64, elapsed: Duration) -> Value {
+    json!({"operations": operations, "seconds": elapsed.as_secs_f64()})
+}

@@ -1,0 +1,227 @@
+"""What is measured, and in which units."""
+
+import json
+import subprocess
+import time
+from dataclasses import dataclass
+
+import processes
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of a workload."""
+
+    name: str
+    unit: str
+    less_is_better: bool = False
+
+    def show(self, result: dict) -> str:
+        number = result[self.name]
+        return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+class Workload:
+    """A load, and what comes of it."""
+
+    #: What the load generator does as a bare server, and against it, for the same.
+    limit: tuple[str, str] | None = None
+
+    def __init__(self, name: str, what: str, values: list[Value]):
+        self.name, self.what, self.values = name, what, values
+
+    def run(self, bench, server) -> dict:
+        raise NotImplementedError
+
+    def show(self, result: dict) -> str:
+        return "  ".join(f"{value.show(result)} {value.unit}" for value in self.values)
+
+
+class Load(Workload):
+    """One call of the load generator, with the processor time that it costs the server."""
+
+    def __init__(self, name, what, values, command, arguments, tls=False):
+        super().__init__(name, what, values)
+        self.command, self.arguments, self.tls = command, arguments, tls
+
+    def words(self, bench) -> list:
+        words = self.arguments(bench.options)
+        return [*words, "--tls"] if self.tls else words
+
+    def run(self, bench, server):
+        # Whatever the first login costs (a hash of the password) is no part of it.
+        bench.load(server, "login", "--count", 1)
+        before = settled_cpu(server.pid)
+        report = bench.load(server, self.command, *self.words(bench))
+        return self.value_of(report, settled_cpu(server.pid) - before)
+
+    def value_of(self, report, cpu) -> dict:
+        raise NotImplementedError
+
+
+class Stream(Load):
+    """Bytes one way."""
+
+    def __init__(self, name, what, command, arguments, tls=False, limit=None):
+        values = [Value("rate", "MiB/s"), Value("cpu", "ms CPU/MiB", less_is_better=True)]
+        super().__init__(name, what, values, command, arguments, tls)
+        self.limit = limit
+
+    def value_of(self, report, cpu):
+        mebibytes = report["bytes"] / MIB
+        return {"rate": mebibytes / report["seconds"], "cpu": cpu * 1000 / mebibytes}
+
+    def run_limit(self, bench) -> dict:
+        server, client = self.limit
+        # The bare loop replaces the file that it is told to when it receives.
+        file = bench.home / ("big" if server == "send" else "limit")
+        file.touch()
+        process = subprocess.Popen([bench.places.load, "limit", server, file], stdout=subprocess.PIPE, text=True)
+        try:
+            address = json.loads(process.stdout.readline())["address"]
+            before = settled_cpu(process.pid)
+            words = [word for word in self.arguments(bench.options) if word not in ("--path", "big")]
+            report = bench.generator("limit", client, address, *words)
+            return self.value_of(report, settled_cpu(process.pid) - before)
+        finally:
+            process.kill()
+            process.wait()
+            bench.remove_uploads()
+
+
+class Operations(Load):
+    """Things done one after the other."""
+
+    def __init__(self, name, what, unit, command, arguments, tls=False):
+        values = [Value("rate", f"{unit}/s"), Value("cpu", f"µs CPU/{unit}", less_is_better=True)]
+        super().__init__(name, what, values, command, arguments, tls)
+
+    def value_of(self, report, cpu):
+        done = report["operations"]
+        return {"rate": done / report["seconds"], "cpu": cpu * 1e6 / done}
+
+
+class Listing(Load):
+    """A directory with many entries."""
+
+    def __init__(self, name, what, verb):
+        values = [
+            Value("rate", "entries/s"),
+            Value("cpu", "µs CPU/entry", less_is_better=True),
+            Value("first", "ms to first byte", less_is_better=True),
+        ]
+        super().__init__(name, what, values, "list", lambda _: ["--verb", verb, "--path", "list", "--rounds", 20])
+
+    def run(self, bench, server):
+        self.entries = bench.options.entries
+        return super().run(bench, server)
+
+    def value_of(self, report, cpu):
+        entries = report["operations"] * self.entries
+        return {
+            "rate": entries / report["seconds"],
+            "cpu": cpu * 1e6 / entries,
+            "first": report["first_byte_ms"],
+        }
+
+
+class Idle(Workload):
+    """Sessions that are logged in and do nothing, and a login beside them."""
+
+    def __init__(self, name, what):
+        values = [
+            Value("memory", "KiB/session", less_is_better=True),
+            Value("login", "ms for one more login", less_is_better=True),
+        ]
+        super().__init__(name, what, values)
+
+    def run(self, bench, server):
+        bench.load(server, "login", "--count", 1)
+        before = processes.memory_bytes(server.pid)
+        count = bench.options.sessions
+        words = ["idle", "--address", f"127.0.0.1:{server.port}", "--user", server.user,
+                 "--password", server.password, "--sessions", str(count)]
+        if server.directory:
+            words += ["--directory", server.directory]
+        process = subprocess.Popen([bench.places.load, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            lines = [process.stdout.readline(), process.stdout.readline()]
+            if not all(lines):
+                raise subprocess.SubprocessError("not all sessions were let in")
+            memory = (processes.memory_bytes(server.pid) - before) / count / 1024
+            return {"memory": memory, "login": json.loads(lines[1])["login_ms"]}
+        finally:
+            process.stdin.close()
+            process.wait()
+
+
+class Start(Workload):
+    """From the start of the program to the greeting."""
+
+    def __init__(self, name, what):
+        values = [
+            Value("time", "ms to the greeting", less_is_better=True),
+            Value("resident", "MiB resident", less_is_better=True),
+        ]
+        super().__init__(name, what, values)
+
+    def run(self, bench, server):
+        # The data directory is there since the account was made, not the certificate.
+        server.restart()
+        return {
+            "time": server.restart() * 1000,
+            "resident": processes.resident_bytes(server.own_pid) / MIB,
+        }
+
+
+def settled_cpu(root: int) -> float:
+    """Processor time once the processes of ended sessions are gone, as far as they go."""
+    last = processes.cpu_seconds(root)
+    for _ in range(20):
+        time.sleep(0.05)
+        now = processes.cpu_seconds(root)
+        if now == last:
+            break
+        last = now
+    return last
+
+
+def streams(count, rounds, **more):
+    """Arguments of a workload that moves the big file, or as many bytes."""
+    def words(options):
+        size = options.size * MIB
+        bytes_each = size if count == 1 else size // 16
+        upload = ["--bytes", bytes_each]
+        download = ["--path", "big"]
+        return ["--streams", count, "--rounds", rounds, *(upload if more.get("up") else download)]
+    return words
+
+
+DOWN, UP = ("send", "fetch"), ("receive", "store")
+
+ALL = {
+    workload.name: workload
+    for workload in (
+        Stream("down", "download, 1 stream", "download", streams(1, 8), limit=DOWN),
+        Stream("down-32", "download, 32 streams", "download", streams(32, 1), limit=DOWN),
+        Stream("up", "upload, 1 stream", "upload", streams(1, 4, up=True), limit=UP),
+        Stream("up-32", "upload, 32 streams", "upload", streams(32, 2, up=True), limit=UP),
+        Operations("small-down", "4 KiB files down", "file", "small-down", lambda _: ["--files", 1000]),
+        Operations("small-up", "4 KiB files up", "file", "small-up", lambda _: ["--files", 3000]),
+        Listing("list", "LIST", "LIST"),
+        Listing("mlsd", "MLSD", "MLSD"),
+        Operations("noop", "NOOP in lockstep", "command", "noop", lambda _: ["--count", 30_000]),
+        Operations("noop-batch", "NOOP in batches of 1,000", "command", "noop",
+                   lambda _: ["--count", 300_000, "--batch", 1000]),
+        Operations("login", "login and QUIT", "login", "login", lambda _: ["--count", 300]),
+        Operations("logins", "login, 300 at once", "login", "login", lambda _: ["--count", 300, "--at-once", 300]),
+        Stream("tls-down", "TLS download", "download", streams(1, 1), tls=True),
+        Stream("tls-up", "TLS upload", "upload", streams(1, 1, up=True), tls=True),
+        Operations("tls-small-down", "TLS, 4 KiB files down", "file", "small-down", lambda _: ["--files", 300], tls=True),
+        Operations("tls-small-up", "TLS, 4 KiB files up", "file", "small-up", lambda _: ["--files", 300], tls=True),
+        Idle("idle", "idle sessions"),
+        Start("start", "start"),
+    )
+}
