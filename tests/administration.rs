@@ -210,6 +210,20 @@ fn while_a_server_stops_it_says_that_it_waits_for_transfers() {
     );
 }
 
+#[test]
+fn a_server_that_stops_at_once_says_whom_it_cut() {
+    let wharf = wharf();
+    let server = wharf.serve(&[]);
+    let (_ftp, _data) = uploading(&server, &noise(50_000, 5));
+    let peer = session_that_moved(&wharf, 50_000)["peer"].clone();
+    server.signal("TERM");
+    while json(&wharf, &["status"]).remove(0)["state"] != "draining" {}
+    server.signal("TERM");
+    server.await_log(&["sessions cut", peer.as_str().expect("text")]);
+    server.await_log(&["stopped", "\"sessions\":1", "\"cut\":1"]);
+    assert!(server.wait());
+}
+
 /// The lines of the next message to the service manager.
 fn heard(manager: &UnixDatagram) -> Vec<String> {
     let mut message = [0; 4096];

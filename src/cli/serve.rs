@@ -5,6 +5,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use wharf_net::{DrainReport, Peer};
 
 use crate::cli::CliError;
 use crate::cli::settings::Place;
@@ -203,8 +204,24 @@ async fn serve(
             },
         }
     };
-    tracing::info!(sessions = report.waiting, cut = report.cut, "stopped");
+    log_end(&report);
     Ok(())
+}
+
+fn log_end(report: &DrainReport) {
+    /// More are only counted.
+    const MOST_NAMED: usize = 20;
+    if !report.peers.is_empty() {
+        let named: Vec<String> = report
+            .peers
+            .iter()
+            .take(MOST_NAMED)
+            .map(Peer::to_string)
+            .collect();
+        let others = report.peers.len() - named.len();
+        tracing::warn!(peers = named.join(" "), others, "sessions cut");
+    }
+    tracing::info!(sessions = report.waiting, cut = report.cut, "stopped");
 }
 
 /// For a person who asks the service manager.

@@ -33,6 +33,10 @@ struct Present {
     /// The number of the next one.
     next: u64,
     tasks: HashMap<u64, Task>,
+    /// How many served a peer when the drain began.
+    waiting: Option<usize>,
+    /// Whom those served that were cut.
+    cut: Vec<Peer>,
 }
 
 #[derive(Debug)]
@@ -68,33 +72,54 @@ impl Tracked {
     /// A task that has ended meanwhile is not there, and one that comes after the cut is cut.
     fn started(&self, number: u64, abort: AbortHandle) {
         let mut present = self.lock();
-        if present.is_cut {
-            drop(present);
-            abort.abort();
-        } else if let Some(task) = present.tasks.get_mut(&number) {
+        if let Some(task) = present.tasks.get_mut(&number) {
             task.abort = Some(abort);
+        }
+        if present.is_cut {
+            Self::abort(present);
+        }
+    }
+
+    /// Notes once how many serve a peer.
+    fn begin(&self) {
+        let mut present = self.lock();
+        if present.waiting.is_none() {
+            let serving = present.tasks.values().filter(|task| task.peer.is_some());
+            present.waiting = Some(serving.count());
         }
     }
 
     fn cut(&self) {
         let mut present = self.lock();
         present.is_cut = true;
+        Self::abort(present);
+    }
+
+    /// Ends all that have started, and notes whom they served. One that has not
+    /// started is ended by [`Tracked::started`].
+    fn abort(mut present: MutexGuard<'_, Present>) {
+        let Present { tasks, cut, .. } = &mut *present;
+        let mut handles = Vec::new();
+        for task in tasks.values_mut() {
+            if let Some(handle) = task.abort.take() {
+                handles.push(handle);
+                cut.extend(task.peer.take());
+            }
+        }
         // Aborting may drop a task here, which takes its name from the list.
-        let handles: Vec<AbortHandle> = present
-            .tasks
-            .values_mut()
-            .filter_map(|task| task.abort.take())
-            .collect();
         drop(present);
         for handle in handles {
             handle.abort();
         }
     }
 
-    fn peers(&self) -> Vec<Peer> {
+    fn report(&self) -> DrainReport {
         let present = self.lock();
-        let peers = present.tasks.values().filter_map(|task| task.peer.clone());
-        peers.collect()
+        DrainReport {
+            waiting: present.waiting.unwrap_or_default(),
+            cut: present.cut.len(),
+            peers: present.cut.clone(),
+        }
     }
 }
 
@@ -112,6 +137,7 @@ impl Drain {
 
     /// Starts draining: accept loops stop, [`Drain::begun`] completes.
     pub fn begin(&self) {
+        self.tracked.begin();
         self.begun.cancel();
         self.tasks.close();
     }
@@ -179,39 +205,32 @@ impl Drain {
     /// Begins, waits at most `patience` for the tracked tasks, then cuts what is left.
     pub async fn finish(&self, patience: Duration) -> DrainReport {
         self.begin();
-        let waiting = self.tasks.len();
-        let in_time = tokio::time::timeout(patience, self.tasks.wait())
-            .await
-            .is_ok();
-        let (cut, peers) = if in_time {
-            (0, Vec::new())
-        } else {
-            (self.tasks.len(), self.tracked.peers())
-        };
+        let _ = tokio::time::timeout(patience, self.tasks.wait()).await;
         self.cut();
         self.tasks.wait().await;
-        DrainReport {
-            waiting,
-            cut,
-            peers,
-        }
+        self.tracked.report()
     }
 }
 
 /// What a drain did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrainReport {
-    /// Tasks that ran when it began.
+    /// Peers that were served when it began.
     pub waiting: usize,
-    /// How many of them had to be cut at the deadline.
+    /// How many had to be cut, at the deadline or by [`Drain::cut`].
     pub cut: usize,
-    /// Whose connections were among those, in no order.
+    /// Who they are, in no order.
     pub peers: Vec<Peer>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn peer(text: &str) -> Peer {
+        let address: std::net::SocketAddr = text.parse().expect("an address");
+        address.into()
+    }
 
     #[tokio::test(start_paused = true)]
     async fn draining_waits_for_those_who_finish_and_cuts_the_others() {
@@ -221,23 +240,43 @@ mod tests {
             seen.begun().await;
             tokio::time::sleep(Duration::from_secs(5)).await;
         });
-        let [patient, impatient] = ["192.0.2.1:1", "192.0.2.2:2"].map(|text| {
-            let address: std::net::SocketAddr = text.parse().expect("an address");
-            Peer::from(address)
-        });
+        let [patient, impatient] = ["192.0.2.1:1", "192.0.2.2:2"].map(peer);
         let seen = drain.clone();
         drain.track_peer(patient, async move { seen.begun().await });
         drain.track_peer(impatient.clone(), std::future::pending());
         let started = tokio::time::Instant::now();
         let report = drain.finish(Duration::from_secs(30)).await;
         let expected = DrainReport {
-            waiting: 3,
+            waiting: 2,
             cut: 1,
             peers: vec![impatient],
         };
         assert_eq!(report, expected);
         assert_eq!(started.elapsed(), Duration::from_secs(30));
         assert_eq!(drain.running(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_before_the_deadline_is_reported_with_the_peers_and_no_loops() {
+        let drain = Drain::new();
+        let cut = peer("192.0.2.1:1");
+        drain.track(std::future::pending());
+        drain.track_peer(cut.clone(), std::future::pending());
+        let cutting = drain.clone();
+        let cutter = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            cutting.cut();
+        });
+        let started = tokio::time::Instant::now();
+        let report = drain.finish(Duration::from_secs(30)).await;
+        cutter.await.expect("it cuts");
+        let expected = DrainReport {
+            waiting: 1,
+            cut: 1,
+            peers: vec![cut],
+        };
+        assert_eq!(report, expected);
+        assert_eq!(started.elapsed(), Duration::from_secs(1));
     }
 
     #[tokio::test]
