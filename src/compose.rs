@@ -31,7 +31,7 @@ use wharf_server::ssh::{self, SshConfig, SshService};
 use wharf_vfs::storage::local::LocalOptions;
 
 use crate::admin;
-use crate::admin::service::Administration;
+use crate::admin::service::{Administration, MOST_ADMINISTRATORS};
 use crate::config::{self, Address, Config, HomeRoot, ListenerTls, Networks};
 use crate::gate::{Gate, GateRules};
 use crate::homes::Homes;
@@ -48,8 +48,6 @@ const JOURNAL: &str = "wharf.db-wal";
 const HOMES: &str = "homes";
 /// The file in the data directory that a running server holds locked.
 const LOCK: &str = "lock";
-/// Most administrators at once.
-const ADMINISTRATORS: usize = 16;
 /// The names of protocols: in the log, and as a service manager names the sockets that it passes on.
 const FTP: &str = "ftp";
 const FTPS: &str = "ftps";
@@ -140,16 +138,23 @@ impl DataDirectory {
     }
 
     /// The socket for `wharf status` and `wharf sessions`, for the directory's
-    /// owner and root alone; none if the directory's path is too long for one.
+    /// owner and root alone; none if the directory's path is too long for one,
+    /// and there is no /proc to shorten it.
     fn administration(&self) -> Result<Option<BoundEndpoint>, StartError> {
-        let endpoint = Endpoint::Unix(UnixName::Path(admin::socket(&self.0)));
+        let way = admin::Way::to(&self.0).map_err(|source| StartError::DataDirectory {
+            path: self.0.clone(),
+            source,
+        })?;
+        let endpoint = Endpoint::Unix(UnixName::Path(way.path().to_path_buf()));
         let options = EndpointOptions {
             mode: Some(0o600),
             ..EndpointOptions::default()
         };
         match BoundEndpoint::bind(endpoint, options) {
             Ok(bound) => Ok(Some(bound)),
-            Err(error) if matches!(error.problem, BindProblem::NameTooLong { .. }) => {
+            Err(error)
+                if way.is_detour() && matches!(error.problem, BindProblem::NoSuchDirectory(_)) =>
+            {
                 tracing::warn!(%error, "wharf status and wharf sessions will not reach this server");
                 Ok(None)
             }
@@ -461,7 +466,7 @@ impl Server {
                 Administration::new(registry.clone(), slots.clone(), &places, drain.clone());
             let server = wharf_net::Server::new(Arc::new(administration))
                 .with_slots(ConnectionSlots::new(ConnectionLimits::everyone(
-                    ADMINISTRATORS,
+                    MOST_ADMINISTRATORS,
                 )))
                 .with_drain(administered.clone());
             administered.track(server.serve(listener));

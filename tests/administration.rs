@@ -10,7 +10,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -101,6 +101,11 @@ fn a_running_server_tells_who_is_there_and_what_they_move() {
     );
     let (success, text, _) = wharf.run(&["status"], "");
     assert!(success && text.contains("2 of at most 10000"), "{text}");
+    assert!(
+        text.contains("1 logged in to 1 account; 2 sessions so far")
+            && text.contains("1 upload, 0 downloads"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -126,6 +131,105 @@ fn a_session_that_is_kicked_is_told_and_ends_and_others_stay() {
         errors,
         format!("wharf: there is no session {id}; see which there are with: wharf sessions\n")
     );
+}
+
+#[test]
+fn where_the_server_is_and_how_to_print_may_be_said_before_and_behind_kick() {
+    let wharf = wharf();
+    let _server = wharf.serve(&[]);
+    let data = wharf.data();
+    let place = ["--data-dir", data.to_str().expect("text")];
+    let run = |arguments: &[&str]| {
+        let mut command = wharf.command(arguments);
+        let output = command.env_remove("WHARF_DATA_DIR").output().expect("runs");
+        let errors = String::from_utf8(output.stderr).expect("text");
+        (output.status.code(), errors)
+    };
+    let hint = format!(
+        "wharf: there is no session 700; see which there are with: wharf sessions --data-dir {}\n",
+        data.display()
+    );
+    let before = [&["sessions"], &place[..], &["--json", "kick", "700"]].concat();
+    let behind = [&["sessions", "kick", "700", "--json"], &place[..]].concat();
+    for arguments in [before, behind] {
+        assert_eq!(run(&arguments), (Some(1), hint.clone()));
+    }
+    let watching = [&["sessions", "--watch=5", "kick", "700"], &place[..]].concat();
+    let (code, errors) = run(&watching);
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("--watch"), "{errors}");
+}
+
+#[test]
+fn each_look_is_a_connection_of_its_own_and_looks_stay_apart() {
+    let wharf = wharf();
+    let listener = UnixListener::bind(wharf.data().join("admin.sock")).expect("binds");
+    let mut command = wharf.command(&["sessions", "--watch", "1"]);
+    let watching = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let watching = watching.spawn().expect("starts");
+    for answer in ["{\"end\":0}\n", "{\"end\":0}\n", ""] {
+        let (mut stream, _) = listener.accept().expect("a look");
+        let mut request = String::new();
+        let mut reader = BufReader::new(stream.try_clone().expect("a handle"));
+        reader.read_line(&mut request).expect("reads");
+        assert_eq!(request, "{\"request\":\"sessions\"}\n");
+        stream.write_all(answer.as_bytes()).expect("writes");
+    }
+    let output = watching.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(8));
+    assert_eq!(
+        String::from_utf8(output.stdout).expect("text"),
+        "nobody is connected\n\nnobody is connected\n\n"
+    );
+    let errors = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        errors.ends_with("has stopped or closed the connection\n"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn an_administrator_too_many_is_told_so() {
+    let wharf = wharf();
+    let _server = wharf.serve(&[]);
+    let ask = || {
+        let mut stream = UnixStream::connect(wharf.data().join("admin.sock")).expect("connects");
+        // It may have been refused already.
+        let _ = stream.write_all(b"{\"request\":\"status\"}\n");
+        let mut answer = String::new();
+        let mut reader = BufReader::new(stream.try_clone().expect("a handle"));
+        reader.read_line(&mut answer).expect("reads");
+        (stream, answer)
+    };
+    let served: Vec<(UnixStream, String)> = (0..16).map(|_| ask()).collect();
+    assert!(served.iter().all(|(_, answer)| answer.contains("uptime")));
+    let (success, _, errors) = wharf.run(&["status"], "");
+    assert!(!success);
+    assert_eq!(
+        errors,
+        "wharf: too many administrators ask this server: 16 at once are answered; try again later\n"
+    );
+}
+
+#[test]
+fn a_server_whose_path_is_longer_than_a_socket_address_is_asked_all_the_same() {
+    let wharf = wharf();
+    let data = wharf.scratch().join("d".repeat(120));
+    let place = ["--data-dir", data.to_str().expect("text")];
+    let server = wharf.serve(&place);
+    let status = json(&wharf, &[&["status"], &place[..]].concat()).remove(0);
+    assert_eq!(number(&status, "pid"), u64::from(server.pid()));
+    let socket = data.join("admin.sock");
+    let made = std::fs::symlink_metadata(&socket).expect("there");
+    assert_eq!(made.permissions().mode() & 0o777, 0o600);
+    server.kill();
+    let server = wharf.serve(&place);
+    assert_eq!(json(&wharf, &[&["status"], &place[..]].concat()).len(), 1);
+    server.signal("TERM");
+    assert!(server.wait());
+    assert!(!socket.exists());
+    let (_, _, errors) = wharf.run(&[&["status"], &place[..]].concat(), "");
+    assert!(errors.contains("no server is running on"), "{errors}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Answer, Request, Session, Status, socket};
+use super::{Answer, Request, Session, Status, Way, socket};
 
 /// How long a server may take to answer. It answers from memory.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,10 +23,11 @@ impl Administrator {
     /// Connects to the server that serves `data_dir`.
     ///
     /// # Errors
-    /// [`AdminError::NotRunning`], `NotAllowed`, or `Io`.
+    /// [`AdminError::NotRunning`], `NotAllowed`, `Gone` or `Io`.
     pub(crate) fn connect(data_dir: &Path) -> Result<Self, AdminError> {
         let socket = socket(data_dir);
-        let stream = match UnixStream::connect(&socket) {
+        let connected = Way::to(data_dir).and_then(|way| UnixStream::connect(way.path()));
+        let stream = match connected {
             Ok(stream) => stream,
             Err(source) => return Err(AdminError::of_connecting(source, data_dir, socket)),
         };
@@ -45,7 +46,7 @@ impl Administrator {
     /// How the server does.
     ///
     /// # Errors
-    /// `Io` or `Nonsense`.
+    /// `Refused` if too many ask; `Gone`, `Io` or `Nonsense`.
     pub(crate) fn status(&mut self) -> Result<Status, AdminError> {
         match self.ask(Request::Status)? {
             Answer::Status(status) => Ok(*status),
@@ -56,7 +57,7 @@ impl Administrator {
     /// Who is there, in the order in which they came.
     ///
     /// # Errors
-    /// `Io` or `Nonsense`.
+    /// `Refused` if too many ask; `Gone`, `Io` or `Nonsense`.
     pub(crate) fn sessions(&mut self) -> Result<Vec<Session>, AdminError> {
         let mut sessions = Vec::new();
         let mut answer = self.ask(Request::Sessions)?;
@@ -73,10 +74,11 @@ impl Administrator {
     /// Ends a session.
     ///
     /// # Errors
-    /// `Refused` if there is none with this number; `Io` or `Nonsense`.
+    /// `NoSession` if there is none with this number; otherwise as with [`Administrator::status`].
     pub(crate) fn kick(&mut self, session: u64) -> Result<(), AdminError> {
         match self.ask(Request::Kick { session })? {
             Answer::Kicked(_) => Ok(()),
+            Answer::Absent(session) => Err(AdminError::NoSession(session)),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -84,9 +86,12 @@ impl Administrator {
     fn ask(&mut self, request: Request) -> Result<Answer, AdminError> {
         let mut line = serde_json::to_vec(&request).map_err(|error| self.failed(error.into()))?;
         line.push(b'\n');
-        let sent = self.stream.get_mut().write_all(&line);
-        sent.map_err(|error| self.failed(error))?;
-        self.read()
+        match self.stream.get_mut().write_all(&line) {
+            Ok(()) => self.read(),
+            // One that takes no request may have said why.
+            Err(error) if is_end(&error) => self.read(),
+            Err(error) => Err(self.failed(error)),
+        }
     }
 
     fn read(&mut self) -> Result<Answer, AdminError> {
@@ -114,11 +119,21 @@ impl Administrator {
     }
 
     fn failed(&self, source: io::Error) -> AdminError {
-        AdminError::Io {
-            socket: self.socket.clone(),
-            source,
+        let socket = self.socket.clone();
+        if is_end(&source) {
+            AdminError::Gone { socket }
+        } else {
+            AdminError::Io { socket, source }
         }
     }
+}
+
+/// Whether it says that the other end has gone.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+    )
 }
 
 /// Why a server could not be asked.
@@ -139,6 +154,15 @@ pub(crate) enum AdminError {
     /// The server says that it cannot be done.
     #[error("{0}")]
     Refused(String),
+    /// No session has this number.
+    #[error("there is no session {0}")]
+    NoSession(u64),
+    /// It stopped before it had answered.
+    #[error("the server on {} has stopped or closed the connection", socket.display())]
+    Gone {
+        /// Where it was asked.
+        socket: PathBuf,
+    },
     /// The connection failed.
     #[error("the server on {} did not answer: {source}", socket.display())]
     Io {

@@ -6,7 +6,8 @@
 //! ```text
 //! {"request":"status"}             {"status":{…}}
 //! {"request":"sessions"}           {"session":{…}} … {"end":2}
-//! {"request":"kick","session":7}   {"kicked":7}  or  {"error":"…"}
+//! {"request":"kick","session":7}   {"kicked":7}  or  {"absent":7}
+//! anything else                    {"error":"…"}
 //! ```
 //!
 //! [`Status`] and [`Session`] are written by the server, read by the client,
@@ -15,8 +16,11 @@
 pub(crate) mod client;
 pub(crate) mod service;
 
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 /// The socket's name in the data directory.
@@ -28,6 +32,52 @@ const MAX_REQUEST_BYTES: u64 = 256;
 /// Where a server with this data directory answers.
 pub(crate) fn socket(data_dir: &Path) -> PathBuf {
     data_dir.join(SOCKET)
+}
+
+/// Longest path that is a socket's address: `sun_path` of unix(7), without the NUL at its end.
+const MOST_ADDRESS_BYTES: usize = 107;
+
+/// A path by which the socket can be bound and connected to, however long that
+/// of the data directory is.
+pub(crate) struct Way {
+    path: PathBuf,
+    /// What the path goes through, if it is not the socket's own.
+    directory: Option<OwnedFd>,
+}
+
+impl Way {
+    /// To the socket of a server with this data directory.
+    ///
+    /// # Errors
+    /// The path is too long for an address, and the directory cannot be opened.
+    pub(crate) fn to(data_dir: &Path) -> io::Result<Self> {
+        let path = socket(data_dir);
+        if path.as_os_str().len() <= MOST_ADDRESS_BYTES {
+            return Ok(Self {
+                path,
+                directory: None,
+            });
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(CWD, data_dir, flags, Mode::empty())?;
+        Ok(Self {
+            path: socket(Path::new(&format!(
+                "/proc/self/fd/{}",
+                directory.as_raw_fd()
+            ))),
+            directory: Some(directory),
+        })
+    }
+
+    /// Valid as long as this is there.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it needs /proc.
+    pub(crate) fn is_detour(&self) -> bool {
+        self.directory.is_some()
+    }
 }
 
 /// What is asked for.
@@ -57,6 +107,8 @@ pub(crate) enum Answer {
     End(usize),
     /// To [`Request::Kick`].
     Kicked(u64),
+    /// To [`Request::Kick`] too: there is no session with this number.
+    Absent(u64),
     /// It cannot be done; for a person.
     Error(String),
 }

@@ -12,12 +12,15 @@ use tokio::io::{
 };
 use tokio::time::{Instant, timeout};
 use wharf_model::SessionId;
-use wharf_net::{Connection, ConnectionSlots, Drain, ServiceError, StreamService};
+use wharf_net::{Connection, ConnectionSlots, Drain, Refused, ServiceError, Stream, StreamService};
 use wharf_server::registry::{Direction, Registry, SessionView, TransferView};
 
 use super::{Answer, ListenerStatus, MAX_REQUEST_BYTES, Request, Session, State, Status, Transfer};
 use crate::cli::text::{json_name, rate, time_for_machines};
 use crate::compose::Place;
+
+/// Most administrators at once.
+pub(crate) const MOST_ADMINISTRATORS: usize = 16;
 
 /// How long somebody may take for a request, and for its answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -95,9 +98,7 @@ impl Administration {
             tracing::info!(id = session, "session kicked by the administrator");
             Answer::Kicked(session)
         } else {
-            Answer::Error(format!(
-                "there is no session {session}; see which there are with: wharf sessions"
-            ))
+            Answer::Absent(session)
         }
     }
 
@@ -139,6 +140,16 @@ impl StreamService for Administration {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => Ok(result?),
         }
+    }
+
+    /// Only their number is limited.
+    async fn refuse(&self, mut stream: Stream, _reason: Refused) {
+        let answer = Answer::Error(format!(
+            "too many administrators ask this server: {MOST_ADMINISTRATORS} at once are answered; try again later"
+        ));
+        // Whoever is gone has no need to hear it.
+        let _ = write(&mut stream, &answer).await;
+        let _ = stream.shutdown().await;
     }
 }
 

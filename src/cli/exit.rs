@@ -144,9 +144,9 @@ impl From<AdminError> for CliError {
     fn from(error: AdminError) -> Self {
         let text = error.to_string();
         match error {
-            AdminError::Refused(_) => Self::Failed(text),
+            AdminError::Refused(_) | AdminError::NoSession(_) => Self::Failed(text),
             AdminError::NotAllowed(_) => Self::Client(ErrorKind::Refused, text),
-            AdminError::NotRunning(_) | AdminError::Io { .. } => {
+            AdminError::NotRunning(_) | AdminError::Gone { .. } | AdminError::Io { .. } => {
                 Self::Client(ErrorKind::Network, text)
             }
             AdminError::Nonsense { .. } => Self::Client(ErrorKind::Protocol, text),

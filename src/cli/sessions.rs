@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
 
-use crate::admin::client::Administrator;
+use crate::admin::client::{AdminError, Administrator};
 use crate::admin::{Session, Transfer};
 use crate::cli::settings::Place;
 use crate::cli::{CliError, text};
@@ -18,10 +19,7 @@ const RATE_PERIOD: Duration = Duration::from_millis(500);
 
 /// Options of `wharf sessions`.
 #[derive(ClapArgs)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    after_help = "Exits with 8 when no server is running on the data directory."
-)]
+#[command(after_help = "Exits with 8 when no server is running on the data directory.")]
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
@@ -29,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     watch: Option<u64>,
-    /// Print one JSON object a session and line
+    /// Print JSON objects, one a line: a session each, or the number that was kicked
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -48,16 +46,27 @@ enum Action {
 
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
     let config = args.place.load()?;
-    let mut administrator = Administrator::connect(&config.data_dir)?;
     match args.action {
-        Some(Action::Kick { id }) => kick(&mut administrator, id, args.json),
-        None => list(&mut administrator, &args),
+        Some(Action::Kick { .. }) if args.watch.is_some() => Err(CliError::Usage(
+            "--watch shows sessions and kick ends one; say one of them".to_owned(),
+        )),
+        Some(Action::Kick { id }) => kick(&config.data_dir, id, &args),
+        None => list(&config.data_dir, &args),
     }
 }
 
-fn kick(administrator: &mut Administrator, id: u64, json: bool) -> Result<(), CliError> {
-    administrator.kick(id)?;
-    if json {
+fn kick(data_dir: &Path, id: u64, args: &Args) -> Result<(), CliError> {
+    match Administrator::connect(data_dir)?.kick(id) {
+        Ok(()) => {}
+        Err(error @ AdminError::NoSession(_)) => {
+            let options = args.place.options();
+            return Err(CliError::Failed(format!(
+                "{error}; see which there are with: wharf sessions{options}"
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if args.json {
         println!("{}", json!({"kicked": id}));
     } else {
         println!("session {id} is told to end");
@@ -65,21 +74,26 @@ fn kick(administrator: &mut Administrator, id: u64, json: bool) -> Result<(), Cl
     Ok(())
 }
 
-fn list(administrator: &mut Administrator, args: &Args) -> Result<(), CliError> {
+fn list(data_dir: &Path, args: &Args) -> Result<(), CliError> {
     let Some(seconds) = args.watch else {
-        return show(&look_twice(administrator)?, args.json);
+        let sessions = look_twice(&mut Administrator::connect(data_dir)?)?;
+        return show(&sessions, args.json);
     };
-    let clears = !args.json && std::io::stdout().is_terminal();
+    let (begin, end) = match (args.json, std::io::stdout().is_terminal()) {
+        (true, _) => ("", ""),
+        // Home, then clear what follows: no flicker, unlike clearing first.
+        (false, true) => ("\x1b[H\x1b[J", ""),
+        (false, false) => ("", "\n"),
+    };
     let period = Duration::from_secs(seconds);
     let mut rates = Rates::default();
     loop {
-        let mut sessions = administrator.sessions()?;
+        // A server does not wait a minute for the next request.
+        let mut sessions = Administrator::connect(data_dir)?.sessions()?;
         rates.put_in(&mut sessions, Instant::now());
-        if clears {
-            // Home, then clear what follows: no flicker, unlike clearing first.
-            print!("\x1b[H\x1b[J");
-        }
+        print!("{begin}");
         show(&sessions, args.json)?;
+        print!("{end}");
         thread::sleep(period);
     }
 }

@@ -22,6 +22,24 @@ impl Place {
         self.config.as_deref()
     }
 
+    /// What has another command look at the same place, to be put behind it:
+    /// what was said on the command line and not by the environment.
+    pub(crate) fn options(&self) -> String {
+        let mut text = String::new();
+        for (option, variable, said) in [
+            ("--config", "WHARF_CONFIG", &self.config),
+            ("--data-dir", "WHARF_DATA_DIR", &self.data_dir),
+        ] {
+            match said {
+                Some(path) if std::env::var_os(variable).as_deref() != Some(path.as_os_str()) => {
+                    text += &format!(" {option} {}", path.display());
+                }
+                _ => {}
+            }
+        }
+        text
+    }
+
     /// Reads the configuration.
     #[expect(
         clippy::disallowed_methods,

@@ -45,15 +45,16 @@ fn show(status: &Status) {
         );
     }
     println!(
-        "connections:  {} of at most {}, {} logged in to {} accounts; {} sessions so far",
+        "connections:  {} of at most {}, {} logged in to {}; {} so far",
         status.connections,
         status.connections_limit,
         status.logged_in,
-        status.accounts,
-        status.sessions_so_far
+        text::count(status.accounts, "account"),
+        text::count(status.sessions_so_far, "session")
     );
     println!(
-        "transfers:    {} uploads, {} downloads",
-        status.uploads, status.downloads
+        "transfers:    {}, {}",
+        text::count(status.uploads, "upload"),
+        text::count(status.downloads, "download")
     );
 }

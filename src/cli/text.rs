@@ -42,6 +42,14 @@ pub(super) fn seconds(seconds: u64) -> String {
     }
 }
 
+/// `1 upload`, `2 uploads`.
+pub(super) fn count(number: impl TryInto<u64>, thing: &str) -> String {
+    match number.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {thing}"),
+        number => format!("{number} {thing}s"),
+    }
+}
+
 /// A name for a program: as it is where it is text, else as it is shown.
 pub(crate) fn json_name(name: &[u8]) -> String {
     std::str::from_utf8(name).map_or_else(|_| escape_for_display(name), str::to_owned)
