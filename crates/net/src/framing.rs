@@ -121,6 +121,17 @@ impl Decoder for FrameCodec {
             body: source.split_to(body).freeze(),
         }))
     }
+
+    /// The next message. A stream may end between two, and nowhere else: also
+    /// where a header was taken and nothing of its message has come.
+    fn decode_eof(&mut self, source: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+        match self.decode(source)? {
+            None if self.header.is_some() || !source.is_empty() => {
+                Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+            }
+            decoded => Ok(decoded),
+        }
+    }
 }
 
 impl Encoder<Frame> for FrameCodec {
@@ -212,6 +223,30 @@ mod tests {
                 }
             }
             assert_eq!(decoded, frames);
+        }
+    }
+
+    #[test]
+    fn an_end_anywhere_within_a_message_is_an_error() {
+        let mut whole = BytesMut::new();
+        codec()
+            .encode(Frame::text("text/plain", "hello"), &mut whole)
+            .expect("fits");
+        for cut in 0..=whole.len() {
+            let mut codec = codec();
+            let mut source = BytesMut::from(&whole[..cut]);
+            let before = codec.decode(&mut source).expect("well-formed");
+            assert_eq!(before.is_some(), cut == whole.len());
+            let end = codec.decode_eof(&mut source);
+            match cut == 0 || cut == whole.len() {
+                true => assert!(matches!(end, Ok(None)), "{cut}: {end:?}"),
+                false => {
+                    let Err(FrameError::Io(error)) = end else {
+                        panic!("{cut}: {end:?}");
+                    };
+                    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+                }
+            }
         }
     }
 
