@@ -468,10 +468,14 @@ fn new_socket(endpoint: &Endpoint, options: &EndpointOptions) -> io::Result<Sock
     if address.is_ipv6() {
         socket.set_only_v6(options.only_v6)?;
     }
-    match (options.ttl, address.is_ipv6()) {
-        (Some(hops), true) => socket.set_unicast_hops_v6(hops)?,
-        (Some(hops), false) => socket.set_ttl_v4(hops)?,
-        (None, _) => {}
+    if let Some(hops) = options.ttl {
+        if address.is_ipv6() {
+            socket.set_unicast_hops_v6(hops)?;
+        }
+        // What an endpoint for both families sends to IPv4 has that of IPv4.
+        if address.is_ipv4() || !options.only_v6 {
+            socket.set_ttl_v4(hops)?;
+        }
     }
     Ok(socket)
 }
@@ -845,6 +849,19 @@ mod tests {
         assert_eq!(bound.socket.ttl_v4().ok(), Some(7));
         let bound = bind_with("udp:[::1]:0", options).expect("free");
         assert_eq!(bound.socket.unicast_hops_v6().ok(), Some(7));
+    }
+
+    #[test]
+    fn an_endpoint_for_both_families_has_the_ttl_for_both() {
+        let options = EndpointOptions {
+            ttl: Some(7),
+            ..EndpointOptions::default()
+        };
+        for text in ["tcp:[::]:0", "udp:[::]:0"] {
+            let bound = bind_with(text, options).expect("free");
+            assert_eq!(bound.socket.unicast_hops_v6().ok(), Some(7));
+            assert_eq!(bound.socket.ttl_v4().ok(), Some(7));
+        }
     }
 
     #[tokio::test]
