@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use crate::concurrency::{Place, Places, caught};
+use crate::concurrency::{Place, Places, caught, caught_call};
 use crate::{Drain, Endpoint, Failure, Peer, ServiceError};
 
 /// Where connections or datagrams come from.
@@ -90,9 +90,14 @@ struct DueAction {
 }
 
 impl DueAction {
+    /// Shorter periods would leave no time for what comes.
+    const SHORTEST: Duration = Duration::from_millis(1);
+    /// Within what clocks can add, and longer than a server runs.
+    const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
     fn new(action: &Action) -> Self {
-        let first = Instant::now() + action.period;
-        let mut interval = tokio::time::interval_at(first, action.period);
+        let period = action.period.clamp(Self::SHORTEST, Self::LONGEST);
+        let mut interval = tokio::time::interval_at(Instant::now() + period, period);
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
         Self {
             interval,
@@ -105,7 +110,9 @@ async fn act(action: &mut Option<DueAction>) {
     match action {
         Some(action) => {
             action.interval.tick().await;
-            (action.act)();
+            if let Err(message) = caught_call(|| (action.act)()) {
+                tracing::error!("the periodic action panicked: {message}");
+            }
         }
         None => std::future::pending().await,
     }

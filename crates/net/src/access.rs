@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::Peer;
+use crate::concurrency::caught_call;
 
 /// What an access hook says of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +20,17 @@ pub enum Verdict {
 
 /// Decides whether a peer is served.
 pub trait AccessHook: Send + Sync + 'static {
-    /// Judges `peer`. Called on the accept loop: it must not block.
+    /// Judges `peer`. Called on the accept loop: it must not block. A panic
+    /// goes to the log, and the peer is refused.
     fn judge(&self, peer: &Peer) -> Verdict;
+}
+
+/// What `hook` says; who it cannot judge is refused.
+pub(crate) fn verdict(hook: &dyn AccessHook, peer: &Peer) -> Verdict {
+    caught_call(|| hook.judge(peer)).unwrap_or_else(|message| {
+        tracing::error!(%peer, "the access hook panicked: {message}");
+        Verdict::Refuse
+    })
 }
 
 /// Admits everyone.

@@ -122,6 +122,12 @@ pub(crate) async fn caught<F: Future>(work: F) -> Result<F::Output, String> {
     .await
 }
 
+/// Calls `what`, and catches its panic as the panic's message. What it has
+/// touched is the caller's, who shares it only behind locks that say so.
+pub(crate) fn caught_call<T>(what: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(what)).map_err(|panic| message_of(&*panic))
+}
+
 fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
     if let Some(text) = panic.downcast_ref::<&str>() {
         (*text).to_owned()

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::accept::{Action, Arrivals, Pacing, Ticket, Work, take_in};
+use crate::access;
 use crate::concurrency::{Place, Places};
 use crate::rate::Throttle;
 use crate::{
@@ -81,6 +82,8 @@ pub struct DatagramServer<S> {
 
 /// What a UDP datagram over IPv4 can carry at most: 65,535 without the headers.
 const MAX_UDP_BYTES: usize = 65_507;
+/// Most bytes that a buffer is made for.
+const MOST_SIZE_BYTES: usize = 16 * 1024 * 1024;
 /// Datagrams that are answered at one time, if nothing else is chosen.
 const AT_ONCE: usize = 1000;
 
@@ -130,10 +133,11 @@ impl<S: DatagramService> DatagramServer<S> {
         self
     }
 
-    /// Drops datagrams of more bytes; none is ever cut.
+    /// Drops datagrams of more bytes, and of more than 16 MiB, which no socket
+    /// carries; none is ever cut.
     #[must_use]
     pub fn with_size_limit(mut self, bytes: usize) -> Self {
-        self.size_bytes = bytes;
+        self.size_bytes = bytes.min(MOST_SIZE_BYTES);
         self
     }
 
@@ -159,8 +163,8 @@ impl<S: DatagramService> DatagramServer<S> {
         self
     }
 
-    /// Calls `act` once a `period` while the server receives. It runs on the
-    /// server's loop: it must not block.
+    /// Calls `act` once a `period`, of a millisecond at least, while the server
+    /// receives. It runs on the server's loop: it must not block. A panic goes to the log.
     #[must_use]
     pub fn with_action(mut self, period: Duration, act: impl Fn() + Send + Sync + 'static) -> Self {
         self.action = Some(Action {
@@ -231,7 +235,7 @@ impl<S: DatagramService> DatagramServer<S> {
         } = receipt;
         let dropped = if content.len() > self.size_bytes {
             Some((&self.counts.too_large, "larger than is taken"))
-        } else if self.access.judge(&peer) != Verdict::Admit {
+        } else if access::verdict(&*self.access, &peer) != Verdict::Admit {
             Some((&self.counts.refused, "refused by the access rules"))
         } else if !self.rates.admit(&peer) {
             Some((&self.counts.too_often, "they come too often"))
@@ -418,9 +422,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_largest_datagram_of_udp_is_answered() {
+    async fn the_largest_datagram_of_udp_is_answered_under_no_limit_to_speak_of() {
         let (socket, target) = socket();
-        tokio::spawn(DatagramServer::new(Arc::new(Answering)).serve(socket));
+        let server = DatagramServer::new(Arc::new(Answering)).with_size_limit(usize::MAX);
+        tokio::spawn(server.serve(socket));
         let client = client(target).await;
         client.send(&[b'x'; 65_507]).await.expect("sends");
         expect(&client, &[b'x'; 65_507]).await;

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::accept::{Action, Arrivals, Pacing, Ticket, Work, take_in};
+use crate::access;
 use crate::concurrency::{Place, Places, caught};
 use crate::rate::Throttle;
 use crate::stream::canonical;
@@ -52,6 +53,8 @@ pub struct Server<S> {
     newcomers: bool,
     rates: Arc<Throttle>,
     refusing: Refusing,
+    /// Bounds peers that are being told that they are not served.
+    telling: Arc<Semaphore>,
     places: Places,
     drain: Drain,
     deadline: Option<Duration>,
@@ -62,7 +65,8 @@ pub struct Server<S> {
 /// What a peer that is not served gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Refusing {
-    /// What [`StreamService::refuse`] says, then the end.
+    /// What [`StreamService::refuse`] says, then the end; just the end while
+    /// 256 others are being told.
     #[default]
     Told,
     /// The end.
@@ -76,6 +80,10 @@ struct ProxyGate {
     pending: Arc<Semaphore>,
 }
 
+/// Peers that are told at one time that they are not served: each has a
+/// descriptor, for a second at most.
+const MOST_TOLD_AT_ONCE: usize = 256;
+
 /// Connections whose PROXY header has not come. Proxies are few and send it at once.
 const MAX_PENDING_HEADERS: usize = 1024;
 
@@ -88,6 +96,7 @@ impl<S> Clone for Server<S> {
             newcomers: self.newcomers,
             rates: Arc::clone(&self.rates),
             refusing: self.refusing,
+            telling: Arc::clone(&self.telling),
             places: self.places.clone(),
             drain: self.drain.clone(),
             deadline: self.deadline,
@@ -107,6 +116,7 @@ impl<S: StreamService> Server<S> {
             newcomers: false,
             rates: Arc::new(Throttle::new(RateLimits::default())),
             refusing: Refusing::default(),
+            telling: Arc::new(Semaphore::new(MOST_TOLD_AT_ONCE)),
             places: Concurrency::default().into(),
             drain: Drain::new(),
             deadline: None,
@@ -172,8 +182,8 @@ impl<S: StreamService> Server<S> {
         self
     }
 
-    /// Calls `act` once a `period` while the server accepts. It runs on the
-    /// accept loop: it must not block.
+    /// Calls `act` once a `period`, of a millisecond at least, while the server
+    /// accepts. It runs on the accept loop: it must not block. A panic goes to the log.
     #[must_use]
     pub fn with_action(mut self, period: Duration, act: impl Fn() + Send + Sync + 'static) -> Self {
         self.action = Some(Action {
@@ -265,8 +275,15 @@ impl<S: StreamService> Server<S> {
         let server = self.clone();
         let deadline = gate.rules.deadline;
         self.drain.track(async move {
-            if let Some(arrival) = announced(arrival, deadline, pending).await {
-                server.admit(arrival);
+            tokio::select! {
+                biased;
+                // Whoever is announced now comes too late.
+                () = server.drain.begun() => {}
+                arrival = announced(arrival, deadline, pending) => {
+                    if let Some(arrival) = arrival {
+                        server.admit(arrival);
+                    }
+                }
             }
         });
     }
@@ -274,7 +291,7 @@ impl<S: StreamService> Server<S> {
     /// Serves the peer, if the access hook and the limits let it in.
     fn admit(&self, arrival: Arrival) {
         let peer = &arrival.peer;
-        let refused = match self.access.judge(peer) {
+        let refused = match access::verdict(&*self.access, peer) {
             Verdict::Admit => None,
             Verdict::Refuse => Some(Refused::Access),
             Verdict::RefuseForNow => Some(Refused::AccessForNow),
@@ -347,8 +364,12 @@ impl<S: StreamService> Server<S> {
         if self.refusing == Refusing::Dropped {
             return;
         }
+        let Ok(telling) = Arc::clone(&self.telling).try_acquire_owned() else {
+            return;
+        };
         let service = Arc::clone(&self.service);
         self.drain.track(async move {
+            let _telling = telling;
             let telling = caught(service.refuse(arrival.stream, reason));
             let _ = tokio::time::timeout(PATIENCE, telling).await;
         });
@@ -533,6 +554,83 @@ mod tests {
         let mut first = connect(&endpoint).await;
         echoes(&mut first).await;
         assert_eq!(told(connect(&endpoint).await).await, "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_are_told_at_once_as_there_is_room_for_and_the_others_dropped() {
+        /// Says `no` and holds on.
+        struct Slow;
+        impl StreamService for Slow {
+            async fn serve(self: Arc<Self>, _connection: Connection) -> Result<(), ServiceError> {
+                Ok(())
+            }
+
+            async fn refuse(&self, mut stream: Stream, _reason: Refused) {
+                let _ = stream.write_all(b"no").await;
+                std::future::pending::<()>().await;
+            }
+        }
+        let mut server =
+            Server::new(Arc::new(Slow)).with_access(Arc::new(|_: &Peer| Verdict::Refuse));
+        server.telling = Arc::new(Semaphore::new(2));
+        let telling = Arc::clone(&server.telling);
+        let endpoint = start("tcp:127.0.0.1:0", server);
+        let mut peers = Vec::new();
+        for told in [2, 2, 0] {
+            let mut peer = connect(&endpoint).await;
+            let length = peer.read(&mut [0; 2]).await.expect("reads");
+            assert_eq!(length, told);
+            peers.push(peer);
+        }
+        let started = Instant::now();
+        let _room = telling.acquire_many(2).await.expect("open");
+        assert!(started.elapsed() <= Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_panics_refuses_its_peer_and_the_next_one_is_served() {
+        let judged = AtomicUsize::new(0);
+        let hook = move |_: &Peer| {
+            assert!(judged.fetch_add(1, Ordering::Relaxed) > 0, "asked to");
+            Verdict::Admit
+        };
+        let server = Server::new(Arc::new(Echo)).with_access(Arc::new(hook));
+        let endpoint = start("tcp:127.0.0.1:0", server);
+        assert_eq!(told(connect(&endpoint).await).await, "full");
+        echoes(&mut connect(&endpoint).await).await;
+    }
+
+    #[tokio::test]
+    async fn an_action_that_panics_or_is_always_due_keeps_nobody_out() {
+        for period in [Duration::ZERO, Duration::MAX] {
+            let (acted, mut acts) = mpsc::unbounded_channel();
+            let act = move || {
+                acted.send(()).expect("awaited");
+                panic!("asked to");
+            };
+            let server = Server::new(Arc::new(Echo)).with_action(period, act);
+            let endpoint = start("tcp:127.0.0.1:0", server);
+            let times = if period.is_zero() { 3 } else { 0 };
+            for _ in 0..times {
+                acts.recv().await.expect("acts");
+            }
+            echoes(&mut connect(&endpoint).await).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_announced_after_the_drain_has_begun_is_not_served() {
+        let server = behind("127.0.0.0/8");
+        let drain = server.drain();
+        let endpoint = start("tcp:127.0.0.1:0", server);
+        let stream = connect(&endpoint).await;
+        while drain.running() == 0 {
+            tokio::task::yield_now().await;
+        }
+        drain.begin();
+        let report = drain.finish(Duration::MAX).await;
+        assert_eq!(report.waiting, 0);
+        assert_eq!(told(stream).await, "");
     }
 
     #[tokio::test(start_paused = true)]
