@@ -121,6 +121,12 @@ pub trait BlockingService: Send + Sync + 'static {
     /// Any; it ends this connection only.
     fn serve(&self, connection: BlockingConnection) -> Result<(), ServiceError>;
 
+    /// Tells a peer that it is not served. Its socket is shut down after a
+    /// second. By default the peer is told nothing.
+    fn refuse(&self, stream: BlockingStream, reason: Refused) {
+        let _ = (stream, reason);
+    }
+
     /// Hears how the service of a peer failed; by default it goes to the log.
     fn failed(&self, peer: &Peer, failure: &Failure) {
         failure.log(peer);
@@ -128,7 +134,8 @@ pub trait BlockingService: Send + Sync + 'static {
 }
 
 /// Makes a [`StreamService`] of a service that blocks. It brings a thread a
-/// connection with it, as many as the server admits: [`Concurrency::Tasks`](crate::Concurrency::Tasks)
+/// connection with it, as many as the server admits: a connection that is cut
+/// keeps its place in the limits until its thread has ended. [`Concurrency::Tasks`](crate::Concurrency::Tasks)
 /// is the model to choose, or `Serial`.
 #[derive(Debug)]
 pub struct Blocking<S>(pub Arc<S>);
@@ -143,8 +150,6 @@ impl<S: BlockingService> StreamService for Blocking<S> {
             slot,
             ..
         } = connection;
-        // Counted until its end.
-        let _slot = slot;
         let stream = stream.into_blocking()?;
         let mut cut = ShutDownOnDrop(Some(stream.try_clone()?));
         let connection = BlockingConnection {
@@ -154,13 +159,11 @@ impl<S: BlockingService> StreamService for Blocking<S> {
             drain,
         };
         let service = Arc::clone(&self.0);
-        let (ended, end) = oneshot::channel();
-        std::thread::Builder::new()
-            .name("wharf-net".to_owned())
-            .spawn(move || {
-                let end = catch_unwind(AssertUnwindSafe(|| service.serve(connection)));
-                let _ = ended.send(end);
-            })?;
+        let end = on_thread(move || {
+            // Counted until the thread's end, which a cut only asks for.
+            let _slot = slot;
+            catch_unwind(AssertUnwindSafe(|| service.serve(connection)))
+        })?;
         let end = end.await?;
         cut.0 = None;
         match end {
@@ -171,12 +174,38 @@ impl<S: BlockingService> StreamService for Blocking<S> {
     }
 
     async fn refuse(&self, stream: Stream, reason: Refused) {
-        let _ = (stream, reason);
+        let Ok(stream) = stream.into_blocking() else {
+            return;
+        };
+        let Ok(handle) = stream.try_clone() else {
+            return;
+        };
+        let _cut = ShutDownOnDrop(Some(handle));
+        let service = Arc::clone(&self.0);
+        match on_thread(move || service.refuse(stream, reason)) {
+            Ok(end) => {
+                let _ = end.await;
+            }
+            Err(error) => tracing::error!(%error, "no thread could be started to refuse a peer"),
+        }
     }
 
     fn failed(&self, peer: &Peer, failure: &Failure) {
         self.0.failed(peer, failure);
     }
+}
+
+/// What `work` returns, from a thread of its own; an error where it panics.
+fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<oneshot::Receiver<T>> {
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("wharf-net".to_owned())
+        .spawn(move || {
+            let _ = ended.send(work());
+        })?;
+    Ok(end)
 }
 
 /// Ends what waits for a socket, if it is dropped early.
@@ -193,7 +222,7 @@ impl Drop for ShutDownOnDrop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EndpointOptions, Listener, Server};
+    use crate::{ConnectionLimits, ConnectionSlots, EndpointOptions, Listener, Server};
     use std::sync::mpsc;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -220,6 +249,50 @@ mod tests {
         fn failed(&self, _peer: &Peer, failure: &Failure) {
             self.failures.send(failure.to_string()).expect("is awaited");
         }
+    }
+
+    /// Waits for something else than its socket.
+    struct Busy(std::sync::Mutex<mpsc::Receiver<()>>);
+
+    impl BlockingService for Busy {
+        fn serve(&self, mut connection: BlockingConnection) -> Result<(), ServiceError> {
+            connection.stream.write_all(b"served")?;
+            Ok(self.0.lock().expect("no panic").recv()?)
+        }
+
+        fn refuse(&self, mut stream: BlockingStream, reason: Refused) {
+            let _ = stream.write_all(format!("{reason:?}").as_bytes());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_place_is_free_when_its_thread_has_ended_and_who_finds_none_is_told() {
+        let (end, ends) = mpsc::channel();
+        let limits = ConnectionLimits::everyone(1);
+        let server = Server::new(Arc::new(Blocking(Arc::new(Busy(ends.into())))))
+            .with_slots(ConnectionSlots::new(limits))
+            .with_deadline(Duration::from_millis(1));
+        let slots = server.slots();
+        let endpoint = "tcp:127.0.0.1:0".parse().expect("an endpoint");
+        let listener = Listener::bind(endpoint, EndpointOptions::default()).expect("free");
+        let target = listener.endpoint().clone();
+        tokio::spawn(server.serve(listener));
+
+        let told = async || {
+            let mut stream = Stream::connect(&target).await.expect("connects");
+            let mut told = String::new();
+            stream.read_to_string(&mut told).await.expect("reads");
+            told
+        };
+        // Its end is that of the deadline, and the thread waits on.
+        assert_eq!(told().await, "served");
+        assert_eq!(slots.total(), 1);
+        assert_eq!(told().await, "Limit(Total)");
+        end.send(()).expect("is awaited");
+        while slots.total() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(told().await, "served");
     }
 
     #[tokio::test(flavor = "multi_thread")]
