@@ -5,12 +5,15 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
@@ -22,7 +25,8 @@ use crate::{Connection, Datagram, DatagramService, Drain, Peer, ServiceError, St
 ///
 /// The environment is the server's, with `REMOTE_ADDR` and `REMOTE_PORT` where
 /// the peer has them. A process that is cut is killed with its process group,
-/// and the drain waits until it is reaped.
+/// and the drain waits until it is reaped; one that ends takes along what it
+/// left behind in its group.
 #[derive(Debug)]
 pub struct Program {
     program: OsString,
@@ -44,6 +48,9 @@ pub enum ProgramErrors {
 
 /// What fits into one UDP datagram over IPv4.
 const MOST_ANSWER_BYTES: usize = 65_507;
+/// How long the output of a program that has ended is waited for: somebody
+/// outside of its group may hold it open for ever.
+const REST_OF_OUTPUT: Duration = Duration::from_secs(1);
 /// What a service manager tells its own child, and no other.
 const FOR_THIS_PROCESS: [&str; 4] = [
     "LISTEN_PID",
@@ -119,11 +126,14 @@ impl Program {
             tokio::spawn(log_lines(errors, peer.clone()));
         }
         self.running.fetch_add(1, Ordering::Relaxed);
-        Ok(Running {
+        let mut running = Running {
             child: Some(child),
+            exit: None,
             drain: drain.clone(),
             running: Arc::clone(&self.running),
-        })
+        };
+        running.watch()?;
+        Ok(running)
     }
 }
 
@@ -179,12 +189,49 @@ fn ended_well(status: ExitStatus) -> Result<(), ServiceError> {
 /// group, and reaped by a task that the drain waits for.
 struct Running {
     child: Option<Child>,
+    /// Readable once the process has ended, before it is reaped.
+    exit: Option<AsyncFd<OwnedFd>>,
     drain: Drain,
     running: Arc<AtomicUsize>,
 }
 
 impl Running {
+    fn watch(&mut self) -> io::Result<()> {
+        let process = self.group().ok_or(io::ErrorKind::NotFound)?;
+        let exit = rustix::process::pidfd_open(process, PidfdFlags::empty())?;
+        #[expect(
+            deprecated,
+            reason = "the new way is unsafe for types that may close their descriptor, and this owns it"
+        )]
+        let exit = AsyncFd::with_interest(exit, Interest::READABLE)?;
+        self.exit = Some(exit);
+        Ok(())
+    }
+
+    /// The number of the process and of its group; not reaped, so it is still its own.
+    fn group(&self) -> Option<Pid> {
+        let id = self.child.as_ref()?.id()?;
+        Pid::from_raw(i32::try_from(id).ok()?)
+    }
+
+    fn kill_group(&self) {
+        if let Some(group) = self.group() {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+    }
+
+    /// Waits until the process has ended, and kills what it left in its group,
+    /// which may hold the connection open. It is not reaped yet.
+    async fn ended(&self) -> io::Result<()> {
+        if let Some(exit) = &self.exit {
+            let _ready = exit.readable().await?;
+        }
+        self.kill_group();
+        Ok(())
+    }
+
     async fn end(&mut self) -> io::Result<ExitStatus> {
+        self.ended().await?;
         let Some(child) = &mut self.child else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -194,7 +241,8 @@ impl Running {
         Ok(status)
     }
 
-    /// Writes its input and reads its output to the end; `None` where that is too long.
+    /// Writes its input and reads its output, to its end or the process's;
+    /// `None` where that is too long.
     async fn exchange(&mut self, input: &[u8], most: usize) -> io::Result<Option<Vec<u8>>> {
         let child = self.child.as_mut();
         let pipes = child.and_then(|child| Some((child.stdin.take()?, child.stdout.take()?)));
@@ -208,26 +256,45 @@ impl Running {
         };
         let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
         let mut output = Vec::new();
-        let mut from = from.take(limit);
-        let ((), read) = tokio::join!(write, from.read_to_end(&mut output));
-        read?;
+        read_until_ended(from.take(limit), write, &mut output, self.ended()).await?;
         Ok((output.len() <= most).then_some(output))
     }
 }
 
+/// Reads all that comes while `write` is done; once the process has `ended`,
+/// what is still on its way.
+async fn read_until_ended(
+    mut from: impl AsyncRead + Unpin,
+    write: impl Future<Output = ()>,
+    output: &mut Vec<u8>,
+    ended: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
+    const PIECE_BYTES: usize = 4096;
+    let read = async {
+        loop {
+            output.reserve(PIECE_BYTES);
+            if from.read_buf(output).await? == 0 {
+                return Ok(());
+            }
+        }
+    };
+    let mut exchange = pin!(async { tokio::join!(write, read).1 });
+    tokio::select! {
+        end = &mut exchange => return end,
+        end = ended => end?,
+    }
+    // What has come by then is the answer.
+    tokio::time::timeout(REST_OF_OUTPUT, exchange)
+        .await
+        .unwrap_or(Ok(()))
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
+        self.kill_group();
         let Some(mut child) = self.child.take() else {
             return;
         };
-        // Not reaped, so the number is still its own, and its group's.
-        let group = child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
-        if let Some(group) = group {
-            let _ = rustix::process::kill_process_group(group, Signal::KILL);
-        }
         let running = Arc::clone(&self.running);
         let reap = async move {
             let _ = child.wait().await;
@@ -253,7 +320,6 @@ async fn log_lines(mut errors: impl AsyncRead + Unpin, peer: Peer) {
 mod tests {
     use super::*;
     use crate::{DatagramServer, DatagramSocket, EndpointOptions, Listener, Server, Stream};
-    use std::time::Duration;
 
     fn shell(script: &str) -> Program {
         Program::new("/bin/sh").with_arguments(["-c", script])
@@ -306,6 +372,41 @@ mod tests {
         // ESRCH: no such process, not even one that waits to be reaped.
         let gone = rustix::process::test_kill_process(shell);
         assert_eq!(gone, Err(rustix::io::Errno::SRCH));
+    }
+
+    #[tokio::test]
+    async fn what_a_program_leaves_behind_holds_no_connection_open() {
+        let program = Arc::new(shell("sleep 1000 & echo gone"));
+        let (target, drain) = start(&program, "tcp:127.0.0.1:0");
+        let mut stream = Stream::connect(&target).await.expect("connects");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("reads");
+        assert_eq!(answer, "gone\n");
+        let report = drain.finish(Duration::from_secs(60)).await;
+        assert_eq!((report.cut, program.running()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_a_program_leaves_behind_keeps_no_datagram_from_its_answer() {
+        // The second one is in a group of its own, out of reach.
+        for script in ["sleep 1000 & echo gone", "setsid sleep 5 & echo gone"] {
+            let endpoint = "udp:127.0.0.1:0".parse().expect("an endpoint");
+            let socket = DatagramSocket::bind(endpoint, EndpointOptions::default()).expect("free");
+            let target = socket.endpoint().socket_address().expect("of UDP");
+            let server = DatagramServer::new(Arc::new(shell(script)));
+            let drain = server.drain();
+            tokio::spawn(server.serve(socket));
+            let client = tokio::net::UdpSocket::bind("127.0.0.1:0")
+                .await
+                .expect("free");
+            client.send_to(b"?", target).await.expect("sends");
+            let mut buffer = [0; 64];
+            let answer = client.recv(&mut buffer);
+            let answer = tokio::time::timeout(Duration::from_secs(4), answer).await;
+            let length = answer.expect("before sleep ends").expect("receives");
+            assert_eq!(&buffer[..length], b"gone\n");
+            drain.finish(Duration::from_secs(60)).await;
+        }
     }
 
     #[tokio::test]
