@@ -8,7 +8,8 @@
 //! machine does meets all alike; the table has the median of the rounds, and
 //! ratios are medians of the ratios within a round. What other programs take
 //! tells least in the processor time that a server has used for a message,
-//! whose ratio stands last. Ours has the limits, the access hook and the drain
+//! whose ratio stands last; the end is 1 where ours does less than 0.95 of the
+//! bare loop's work in the same processor time. Ours has the limits, the access hook and the drain
 //! that any server has.
 
 use std::error::Error;
@@ -26,6 +27,8 @@ use wharf_net::{BoundEndpoint, Connection, EndpointOptions, Server, ServiceError
 const ROUNDS: usize = 31;
 const ROUND: Duration = Duration::from_millis(250);
 const BUFFER_BYTES: usize = 64 * 1024;
+/// Least share of the bare loop's messages that ours echoes in the same processor time.
+const CLAIM: f64 = 0.95;
 /// Message size and connections.
 const LOADS: [(usize, usize); 4] = [(64, 1), (64, 100), (65_536, 1), (65_536, 100)];
 const SERVERS: [&str; 3] = ["bare", "wharf-net", "python"];
@@ -221,7 +224,8 @@ fn ticks(process: u32) -> Result<f64, Box<dyn Error>> {
     Ok(times.iter().sum())
 }
 
-async fn compare() -> Result<(), Box<dyn Error>> {
+/// Whether the claim holds under every load.
+async fn compare() -> Result<bool, Box<dyn Error>> {
     let servers = SERVERS
         .iter()
         .map(|server| Running::start(server))
@@ -230,6 +234,7 @@ async fn compare() -> Result<(), Box<dyn Error>> {
         "| message | connections | bare tokio | wharf-net | Python | of bare | of Python | time of bare's |"
     );
     println!("|---:|---:|---:|---:|---:|---:|---:|---:|");
+    let mut holds = true;
     for (size, connections) in LOADS {
         let measured = rounds(&servers, size, connections).await?;
         let [bare, ours, python] = measured.as_slice() else {
@@ -249,8 +254,9 @@ async fn compare() -> Result<(), Box<dyn Error>> {
             of(python),
             ours.cost / bare.cost,
         );
+        holds &= bare.cost / ours.cost >= CLAIM;
     }
-    Ok(())
+    Ok(holds)
 }
 
 #[tokio::main]
@@ -259,6 +265,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", "bare"] => serve_bare().await,
         ["serve", _] => serve_ours().await,
-        _ => compare().await,
+        _ if compare().await? => Ok(()),
+        _ => Err(format!("less than {CLAIM} of the bare loop, by processor time").into()),
     }
 }
