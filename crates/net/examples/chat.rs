@@ -54,8 +54,7 @@ impl StreamService for Host {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn run() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.as_slice() {
         [verb, endpoint] if verb == "host" => {
@@ -70,4 +69,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     // The terminal's thread waits for a line, and would hold the end up.
     std::process::exit(0);
+}
+
+#[tokio::main]
+async fn main() {
+    if let Err(error) = run().await {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
 }

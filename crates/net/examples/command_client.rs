@@ -16,8 +16,7 @@ use wharf_net::{Frame, FrameCodec, Stream};
 /// More is not taken from a server.
 const MOST_RESULT_BYTES: usize = 1 << 20;
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn run() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [endpoint, command @ ..] = words.as_slice() else {
         return Err("give an endpoint and a command".into());
@@ -42,4 +41,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     std::io::stdout().write_all(&result)?;
     Ok(())
+}
+
+#[tokio::main]
+async fn main() {
+    if let Err(error) = run().await {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
 }

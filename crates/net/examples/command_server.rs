@@ -41,13 +41,14 @@ impl Commands {
         let mut command = Command::new(name);
         command.args(words).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn()?;
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => return Ok(format!("cannot run {name}: {error}\n").into()),
+        };
         let mut result = Vec::new();
         if let Some(output) = child.stdout.take() {
-            output
-                .take(MOST_RESULT_BYTES)
-                .read_to_end(&mut result)
-                .await?;
+            let mut output = output.take(MOST_RESULT_BYTES);
+            output.read_to_end(&mut result).await?;
         }
         // One that writes on is stopped by its broken pipe.
         child.wait().await?;
@@ -76,12 +77,9 @@ impl StreamService for Commands {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn run() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
-    let endpoint = words
-        .next()
-        .ok_or("give an endpoint and the programs to offer")?;
+    let endpoint = words.next().ok_or("give an endpoint and programs")?;
     let listener = Listener::bind(endpoint.parse()?, EndpointOptions::default())?;
     println!("listening on {}", listener.endpoint());
     let commands = Commands {
@@ -90,4 +88,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let server = Server::new(Arc::new(commands)).with_deadline(Duration::from_secs(60));
     server.serve(listener).await;
     Ok(())
+}
+
+#[tokio::main]
+async fn main() {
+    if let Err(error) = run().await {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
 }

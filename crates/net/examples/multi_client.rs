@@ -43,8 +43,7 @@ async fn converse(endpoints: Vec<Endpoint>, number: usize, messages: usize) -> i
     stream.shutdown().await
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn run() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
     let endpoint = words
         .next()
@@ -62,4 +61,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("{connections} connections, {messages} messages each, all echoed");
     Ok(())
+}
+
+#[tokio::main]
+async fn main() {
+    if let Err(error) = run().await {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
 }

@@ -35,8 +35,7 @@ impl StreamService for Greeting {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn run() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
     let endpoint = words
         .next()
@@ -51,4 +50,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     server.serve_some(&listener, count).await;
     println!("served {count}");
     Ok(())
+}
+
+#[tokio::main]
+async fn main() {
+    if let Err(error) = run().await {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
 }

@@ -66,24 +66,20 @@ async fn ask(endpoint: Endpoint, question: &str) -> Result<(), Box<dyn Error>> {
     for _ in 0..TRIES {
         socket.send(question.as_bytes(), &server).await?;
         let received = tokio::time::timeout(PATIENCE, socket.receive(&mut answer)).await;
-        let Ok((length, peer)) = received.unwrap_or(Err(std::io::ErrorKind::TimedOut.into()))
-        else {
+        let Ok(Ok((length, peer))) = received else {
             continue;
         };
         // Anybody can send to a port.
         if peer == server {
-            println!(
-                "{}",
-                String::from_utf8_lossy(answer.get(..length).unwrap_or_default())
-            );
+            let answer = answer.get(..length).unwrap_or_default();
+            println!("{}", String::from_utf8_lossy(answer));
             return Ok(());
         }
     }
     Err(format!("{endpoint} did not answer {TRIES} times").into())
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn run() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.as_slice() {
         [verb, endpoint] if verb == "serve" => serve(endpoint.parse()?).await,
@@ -91,5 +87,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
             ask(endpoint.parse()?, &question.join(" ")).await
         }
         _ => Err("say: serve ENDPOINT, or: ask ENDPOINT QUESTION".into()),
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    if let Err(error) = run().await {
+        eprintln!("error: {error}");
+        std::process::exit(1);
     }
 }

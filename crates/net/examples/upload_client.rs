@@ -30,8 +30,7 @@ fn open(path: &Path) -> std::io::Result<File> {
     File::open(path)
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn run() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [endpoint, path, name @ ..] = words.as_slice() else {
         return Err("give an endpoint and a file".into());
@@ -69,4 +68,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("{size} bytes, sha256 {hex}");
     Ok(())
+}
+
+#[tokio::main]
+async fn main() {
+    if let Err(error) = run().await {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
 }

@@ -29,17 +29,21 @@ impl Stream {
     /// Connects to an endpoint for streams.
     ///
     /// # Errors
-    /// What the system says, and `InvalidInput` for an endpoint for datagrams.
+    /// What the system says, with the endpoint; `InvalidInput` for an endpoint for datagrams.
     /// A Unix socket whose server has its queue full says `WouldBlock` at once.
     pub async fn connect(endpoint: &Endpoint) -> io::Result<Self> {
-        match endpoint {
-            Endpoint::Tcp(address) => Ok(TcpStream::connect(address).await?.into()),
-            Endpoint::Unix(name) => Ok(UnixStream::connect(name.to_os_path()).await?.into()),
+        let connected = match endpoint {
+            Endpoint::Tcp(address) => TcpStream::connect(address).await.map(Self::from),
+            Endpoint::Unix(name) => UnixStream::connect(name.to_os_path()).await.map(Self::from),
             Endpoint::Udp(_) | Endpoint::UnixDatagram(_) => {
-                let text = format!("{endpoint} is for datagrams");
+                let text = "it is for datagrams";
                 Err(io::Error::new(io::ErrorKind::InvalidInput, text))
             }
-        }
+        };
+        connected.map_err(|error| {
+            let text = format!("cannot connect to {endpoint}: {error}");
+            io::Error::new(error.kind(), text)
+        })
     }
 
     /// The plain TCP socket below, where content may be handed to the kernel

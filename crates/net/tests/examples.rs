@@ -277,6 +277,75 @@ fn an_upload_arrives_whole_with_its_digest_and_leads_nowhere_else() {
 }
 
 #[test]
+fn what_fails_is_one_line_that_says_what_and_where() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound");
+    let nobody = format!("unix:{}", directory.path().join("none").display());
+    let missing = directory.path().join("missing");
+    let missing = missing.to_str().expect("text");
+    let in_use = format!("tcp:{address}");
+    let any = "tcp:127.0.0.1:0";
+    for (name, words, part) in [
+        ("echo", &[any, "--uper"][..], "no option \"--uper\""),
+        ("echo", &[&in_use], &in_use),
+        ("polling", &[], "give an address"),
+        ("multi_client", &[&nobody], &nobody),
+        ("command_client", &[&nobody, "date"], &nobody),
+        ("upload_server", &[any, missing], missing),
+    ] {
+        let told = running::fail(name, words);
+        assert!(
+            told.starts_with("error: ") && told.contains(part) && told.lines().count() == 1,
+            "{name}: {told}"
+        );
+    }
+}
+
+#[test]
+fn a_program_that_is_offered_and_not_there_is_the_result() {
+    let server = Example::start("command_server", &["tcp:127.0.0.1:0", "no-such-program"]);
+    let told = run("command_client", &[&server.word(), "no-such-program"], b"");
+    assert!(told.starts_with("cannot run no-such-program: "), "{told}");
+}
+
+#[test]
+fn an_upload_that_makes_no_sense_or_finds_no_folder_is_told_a_status() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let folder = directory.path().join("uploads");
+    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+        .create(&folder)
+        .expect("made");
+    let server = Example::start(
+        "upload_server",
+        &["tcp:127.0.0.1:0", folder.to_str().expect("a name")],
+    );
+    let address = server.endpoint.socket_address().expect("of TCP");
+    let status_of = |body: &str| {
+        let header = format!(r#"{{"type":"json","length":{}}}"#, body.len());
+        let length = u16::try_from(header.len()).expect("short").to_be_bytes();
+        let mut stream = TcpStream::connect(address).expect("connects");
+        stream.write_all(&length).expect("writes");
+        stream
+            .write_all(format!("{header}{body}").as_bytes())
+            .expect("writes");
+        let mut told = String::new();
+        stream.read_to_string(&mut told).expect("reads");
+        told
+    };
+    for body in [
+        "nonsense",
+        "{}",
+        r#"{"action":"get","filename":"a","filesize":1}"#,
+    ] {
+        assert!(status_of(body).ends_with(r#"{"status":400}"#), "{body}");
+    }
+    directory.close().expect("removed");
+    let put = r#"{"action":"put","filename":"a","filesize":1}"#;
+    assert!(status_of(put).ends_with(r#"{"status":500}"#));
+}
+
+#[test]
 fn an_upload_that_is_cut_leaves_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let server = Example::start(
