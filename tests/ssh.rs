@@ -8,10 +8,11 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use wharf_testkit::{Ftp, OpenSsh, Proof, Server, Wharf, noise};
 
 const LISTEN: [&str; 2] = ["--ssh", "127.0.0.1:0"];
@@ -25,7 +26,7 @@ struct Setting {
     wharf: Wharf,
     server: Server,
     clients: OpenSsh,
-    key: std::path::PathBuf,
+    key: PathBuf,
 }
 
 fn setting() -> Option<Setting> {
@@ -62,7 +63,7 @@ impl Setting {
         command
     }
 
-    fn home(&self) -> std::path::PathBuf {
+    fn home(&self) -> PathBuf {
         self.wharf.home("alice")
     }
 }
@@ -222,7 +223,7 @@ fn host_keys_are_made_once_for_their_owner_only() {
         let keys = server.log().into_iter();
         keys.filter(|line| line.contains("\"host key\""))
             .map(|line| {
-                let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+                let event: Value = serde_json::from_str(&line).expect("JSON");
                 event["fingerprint"].as_str().expect("text").to_owned()
             })
             .collect()
@@ -444,6 +445,70 @@ fn a_client_that_is_killed_ends_what_it_ran_and_what_it_sent_is_kept_as_cut() {
         &mut [0u8; 64][..],
     );
     assert!(mark.is_ok(), "{mark:?}");
+}
+
+#[test]
+fn open_files_and_commands_are_among_the_transfers_while_they_move() {
+    let Some(setting) = setting() else { return };
+    let await_transfer = |is_meant: &dyn Fn(&Value) -> bool| loop {
+        let (success, output, errors) = setting.wharf.run(&["sessions", "--json"], "");
+        assert!(success, "{errors}");
+        let sessions = output
+            .lines()
+            .map(|line| -> Value { serde_json::from_str(line).expect("JSON") });
+        let mut transfers = sessions.flat_map(|session| {
+            let transfers = session["transfers"].as_array().cloned();
+            transfers.expect("a list")
+        });
+        if let Some(found) = transfers.find(|transfer| is_meant(transfer)) {
+            return found;
+        }
+    };
+    // What a command has read and what it has written.
+    let mut cat = piped(&mut setting.ssh(&["cat", "-"]));
+    let mut stdin = cat.stdin.take().expect("piped");
+    stdin.write_all(&noise(100_000, 1)).expect("written");
+    let command = await_transfer(&|transfer| transfer["bytes"] == 200_000);
+    assert_eq!(command["direction"], "command");
+    assert_eq!(command["command"], "cat -");
+    assert!(command["path"].is_null(), "{command}");
+    let (success, shown, _) = setting.wharf.run(&["sessions"], "");
+    assert!(
+        success && shown.contains("command cat -: 195.3 KiB, 0 B/s"),
+        "{shown}"
+    );
+    drop(stdin);
+    assert!(cat.wait_with_output().expect("ends").status.success());
+    // The client is held to 1 MB/s, so that there is time to look.
+    let content = noise(4_000_000, 2);
+    let local = setting.clients.file("local");
+    std::fs::write(&local, &content).expect("written");
+    std::fs::write(setting.home().join("there"), &content).expect("written");
+    let batch = setting.clients.file("batch");
+    for (direction, path, commands) in [
+        ("download", "/there", "get there /dev/null".to_owned()),
+        ("upload", "/sent", format!("put {} sent", local.display())),
+    ] {
+        std::fs::write(&batch, commands).expect("written");
+        let proof = Proof::Key(&setting.key);
+        let mut sftp = setting.clients.client("sftp", setting.server.ssh(), proof);
+        sftp.args(["-q", "-l", "8000", "-b"]).arg(&batch);
+        let sftp = piped(sftp.arg("alice@127.0.0.1"));
+        let moving = await_transfer(&|transfer| transfer["path"] == path);
+        assert_eq!(moving["direction"], direction);
+        let total = (direction == "download").then_some(4_000_000);
+        assert_eq!(moving["bytes_total"].as_u64(), total);
+        let id = &moving["transfer"];
+        await_transfer(&|transfer| {
+            let rate = transfer["bytes_per_second"].as_u64();
+            transfer["transfer"] == *id
+                && transfer["bytes"].as_u64() > Some(500_000)
+                && rate > Some(0)
+        });
+        assert!(sftp.wait_with_output().expect("ends").status.success());
+    }
+    let (_, output, _) = setting.wharf.run(&["sessions", "--json"], "");
+    assert!(!output.contains("\"direction\""), "{output}");
 }
 
 #[test]

@@ -189,11 +189,15 @@ pub(crate) struct Session {
 pub(crate) struct Transfer {
     /// Its number, unique within the server's run.
     pub(crate) transfer: u64,
-    /// `upload`, `download` or `listing`.
+    /// `upload`, `download`, `listing` or `command`.
     pub(crate) direction: String,
     /// The file or directory, in the account's view; bytes that are no text are escaped.
-    pub(crate) path: String,
-    /// Moved so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<String>,
+    /// The command line where it is a command, escaped, and cut where it is long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) command: Option<String>,
+    /// Moved so far; of a command, what it has read and written.
     pub(crate) bytes: u64,
     /// To be moved in all, where that is known.
     pub(crate) bytes_total: Option<u64>,

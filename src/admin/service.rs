@@ -13,7 +13,7 @@ use tokio::io::{
 use tokio::time::{Instant, timeout};
 use wharf_model::SessionId;
 use wharf_net::{Connection, ConnectionSlots, Drain, Refused, ServiceError, Stream, StreamService};
-use wharf_server::registry::{Direction, Registry, SessionView, TransferView};
+use wharf_server::registry::{Direction, Registry, SessionView, Subject, TransferView};
 
 use super::{Answer, ListenerStatus, MAX_REQUEST_BYTES, Request, Session, State, Status, Transfer};
 use crate::cli::text::{json_name, rate, time_for_machines};
@@ -177,11 +177,17 @@ fn transfer(view: &TransferView) -> Transfer {
         Direction::Upload => "upload",
         Direction::Download => "download",
         Direction::Listing => "listing",
+        Direction::Command => "command",
+    };
+    let (path, command) = match &view.subject {
+        Subject::Path(path) => (Some(json_name(path.as_bytes())), None),
+        Subject::Command(line) => (None, Some(wharf_model::escape_for_display(line))),
     };
     Transfer {
         transfer: view.id,
         direction: direction.to_owned(),
-        path: json_name(view.path.as_bytes()),
+        path,
+        command,
         bytes: view.bytes,
         bytes_total: view.total,
         running_ms: milliseconds(view.running),

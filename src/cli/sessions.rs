@@ -188,11 +188,14 @@ fn transfer_text(transfer: &Transfer) -> String {
         Some(total) => format!(" of {}", text::size(total)),
         None => String::new(),
     };
+    let subject = transfer.path.as_ref().or(transfer.command.as_ref());
     format!(
         "{:>7}  {} {}: {}{of}, {}/s\n",
         "",
         transfer.direction,
-        wharf_model::escape_for_display(transfer.path.as_bytes()),
+        subject.map_or_else(String::new, |subject| wharf_model::escape_for_display(
+            subject.as_bytes()
+        )),
         text::size(transfer.bytes),
         text::size(transfer.bytes_per_second)
     )
@@ -214,7 +217,8 @@ mod tests {
             transfers: vec![Transfer {
                 transfer: 3,
                 direction: "upload".to_owned(),
-                path: "/a\u{1b}b".to_owned(),
+                path: Some("/a\u{1b}b".to_owned()),
+                command: None,
                 bytes,
                 bytes_total: None,
                 running_ms: 2_000,

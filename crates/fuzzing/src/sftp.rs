@@ -11,6 +11,7 @@ use wharf_proto::sftp::{
     CheckedFile, ClientPacket, Handle, Limits, MAX_READ_BYTES, Request, RequestId, Response,
     ServerPacket, StatVfs, UserGroupNames, take_packet,
 };
+use wharf_server::registry::Transfers;
 use wharf_server::sftp::{AttributePolicy, SessionError, SftpOptions, serve};
 
 use crate::home::{self, MemoryHome};
@@ -109,6 +110,7 @@ impl Client {
         let options = SftpOptions {
             account: Bytes::from_static(b"alice"),
             attributes: AttributePolicy::Refuse,
+            transfers: Transfers::unseen(),
             stop: CancellationToken::new(),
         };
         let session = tokio::spawn(serve(server, home.vfs.clone(), options));

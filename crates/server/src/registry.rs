@@ -57,7 +57,7 @@ struct State {
 #[derive(Debug, Clone)]
 struct Transfer {
     direction: Direction,
-    path: VirtualPath,
+    subject: Subject,
     total: Option<u64>,
     started: Instant,
     progress: Arc<Progress>,
@@ -160,7 +160,7 @@ impl Transfer {
         TransferView {
             id,
             direction: self.direction,
-            path: self.path.clone(),
+            subject: self.subject.clone(),
             bytes: self.progress.bytes(),
             total: self.total,
             running: now.saturating_duration_since(self.started),
@@ -207,12 +207,54 @@ impl LiveSession {
         self.record.kick.cancelled().await;
     }
 
-    /// Takes in a transfer. `total` is how many bytes it will move, where that
-    /// is known; `progress` is where its pump counts.
+    /// Where its transfers are taken in.
+    pub fn transfers(&self) -> Transfers {
+        Transfers {
+            registry: self.registry.clone(),
+            record: Arc::clone(&self.record),
+        }
+    }
+
+    /// As [`Transfers::begin`].
     pub fn transfer(
         &self,
         direction: Direction,
         path: VirtualPath,
+        total: Option<u64>,
+        progress: Arc<Progress>,
+    ) -> LiveTransfer {
+        let subject = Subject::Path(path);
+        self.transfers().begin(direction, subject, total, progress)
+    }
+}
+
+impl Drop for LiveSession {
+    fn drop(&mut self) {
+        locked(&self.registry.0.live).remove(&self.id);
+    }
+}
+
+/// Where the transfers of a session are taken in. Cheap to clone; once the session has ended,
+/// nobody sees what it takes in.
+#[derive(Debug, Clone)]
+pub struct Transfers {
+    registry: Registry,
+    record: Arc<Record>,
+}
+
+impl Transfers {
+    /// Those of a session that nobody sees.
+    pub fn unseen() -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Registry::new().enter(Protocol::Ssh, nowhere).transfers()
+    }
+
+    /// Takes in a transfer. `total` is how many bytes it will move, where that
+    /// is known; `progress` is where its pump counts.
+    pub fn begin(
+        &self,
+        direction: Direction,
+        subject: Subject,
         total: Option<u64>,
         progress: Arc<Progress>,
     ) -> LiveTransfer {
@@ -224,7 +266,7 @@ impl LiveSession {
             + 1;
         let transfer = Transfer {
             direction,
-            path,
+            subject,
             total,
             started: Instant::now(),
             progress,
@@ -234,12 +276,6 @@ impl LiveSession {
             record: Arc::clone(&self.record),
             id,
         }
-    }
-}
-
-impl Drop for LiveSession {
-    fn drop(&mut self) {
-        locked(&self.registry.0.live).remove(&self.id);
     }
 }
 
@@ -267,6 +303,28 @@ pub enum Direction {
     Download,
     /// The entries of a directory, to the client.
     Listing,
+    /// Input and output of a command that runs.
+    Command,
+}
+
+/// What a transfer moves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A file or directory.
+    Path(VirtualPath),
+    /// What goes into a command line and comes out of it. Long ones are cut.
+    Command(Vec<u8>),
+}
+
+impl Subject {
+    /// Most bytes of a command line that are shown.
+    const MAX_COMMAND_BYTES: usize = 1024;
+
+    /// A command line, cut where it is long.
+    pub fn command(line: &[u8]) -> Self {
+        let shown = line.len().min(Self::MAX_COMMAND_BYTES);
+        Self::Command(line.get(..shown).unwrap_or_default().to_vec())
+    }
 }
 
 /// A live session, as of one moment.
@@ -297,8 +355,8 @@ pub struct TransferView {
     pub id: u64,
     /// Which way.
     pub direction: Direction,
-    /// The file or directory.
-    pub path: VirtualPath,
+    /// The file, directory or command.
+    pub subject: Subject,
     /// Bytes moved so far.
     pub bytes: u64,
     /// Bytes to move in all, where that is known.
@@ -380,7 +438,8 @@ mod tests {
             panic!("one transfer")
         };
         assert_eq!((moving.bytes, moving.total), (120, Some(500)));
-        assert_eq!((&moving.path, moving.running), (&path, view.connected));
+        assert_eq!(moving.subject, Subject::Path(path));
+        assert_eq!(moving.running, view.connected);
 
         drop(transfer);
         let idle = registry.sessions();

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use wharf_model::Secret;
 use wharf_server::door::{Approach, Credential, LoginRefused, Protocol};
 use wharf_server::ftp::PassivePorts;
-use wharf_server::registry::Direction;
+use wharf_server::registry::{Direction, Subject};
 
 #[tokio::test]
 async fn a_client_that_does_not_log_in_is_closed_at_the_login_timeout() {
@@ -336,7 +336,8 @@ async fn a_session_that_is_kicked_is_told_and_its_upload_can_be_resumed() {
         Some("alice".to_owned())
     );
     assert_eq!(view.transfers[0].direction, Direction::Upload);
-    assert_eq!(view.transfers[0].path.as_bytes(), b"/file");
+    let file = wharf_model::VirtualPath::parse(b"/file").expect("a path");
+    assert_eq!(view.transfers[0].subject, Subject::Path(file));
 
     assert!(registry.kick(view.id));
     client.expect("421").await;

@@ -18,6 +18,8 @@ use super::check::{Check, Source};
 use super::names::{AttributePolicy, Changes, set_by_path};
 use super::refusal::Problem;
 use super::replies::Asked;
+use crate::registry::{Direction, LiveTransfer, Subject, Transfers};
+use crate::transfer::Progress;
 
 /// Most bytes that are read or written in one step.
 const STEP_BYTES: usize = 1024 * 1024;
@@ -74,26 +76,26 @@ pub(super) struct FileTask {
     pub(super) path: VirtualPath,
     pub(super) content: Content,
     pub(super) attributes: AttributePolicy,
+    pub(super) moved: Moved,
     pub(super) ending: CancellationToken,
     pub(super) jobs: UnboundedReceiver<(Asked, FileJob)>,
 }
 
-/// What was moved, for the log.
-struct Moved {
+/// What was moved: for the log, and for whoever looks meanwhile.
+pub(super) struct Moved {
     since: Instant,
     read: u64,
     written: u64,
+    progress: Arc<Progress>,
+    transfers: Transfers,
+    /// From the first byte on: a file that is open for its facts moves nothing.
+    listed: Option<LiveTransfer>,
 }
 
 impl FileTask {
     /// Carries out requests until the file is closed or the session lets it go; then what was
     /// written is cut, as when a connection breaks.
     pub(super) async fn run(mut self) {
-        let mut moved = Moved {
-            since: Instant::now(),
-            read: 0,
-            written: 0,
-        };
         let mut waiting = VecDeque::new();
         let mut failed = false;
         loop {
@@ -105,12 +107,15 @@ impl FileTask {
             match job {
                 FileJob::Read { offset, length } => {
                     let run = self.gather_reads((asked, offset, length), &mut waiting);
-                    moved.read += self.read(run).await;
+                    self.list();
+                    let read = self.read(run).await;
+                    self.moved.read(read);
                 }
                 FileJob::Write { offset, data } => {
                     let run = self.gather_writes((asked, offset, data), &mut waiting);
+                    self.list();
                     match self.write(run).await {
-                        Ok(written) => moved.written += written,
+                        Ok(written) => self.moved.wrote(written),
                         Err(()) => failed = true,
                     }
                 }
@@ -139,19 +144,19 @@ impl FileTask {
                 FileJob::Copy(copy) => {
                     let copied = self.copy(&copy).await;
                     failed |= copied.is_err();
-                    moved.written += copied.as_ref().copied().unwrap_or(0);
+                    self.moved.written += copied.as_ref().copied().unwrap_or(0);
                     asked.done(copied.map(drop));
                 }
                 FileJob::Close => {
-                    let closed = self.close(failed).await;
-                    moved.log(&closed.1, closed.0.is_ok());
-                    asked.done(closed.0);
+                    let closed = close(self.content, failed).await;
+                    self.moved.log(&self.path, closed.is_ok());
+                    asked.done(closed);
                     return;
                 }
             }
         }
         if let Content::Write { upload, .. } = self.content {
-            moved.log(&self.path, false);
+            self.moved.log(&self.path, false);
             if let Err(refusal) = upload.cut().await {
                 tracing::warn!(%refusal, path = %self.path, "an upload could not be kept");
             }
@@ -365,17 +370,25 @@ impl FileTask {
         Ok(from - copy.from)
     }
 
-    /// Ends the use of the file; what was written whole is put in its place.
-    async fn close(self, failed: bool) -> (Result<(), Problem>, VirtualPath) {
-        let closed = match self.content {
-            Content::Read(_) => Ok(()),
-            Content::Write { upload, .. } if failed => {
-                let cut = upload.cut().await;
-                cut.map_err(Problem::from).and(Err(Problem::Cut))
-            }
-            Content::Write { upload, .. } => upload.commit().await.map(drop).map_err(Problem::from),
+    /// Shows that the file moves.
+    fn list(&mut self) {
+        let (direction, total) = match &self.content {
+            Content::Read(download) => (Direction::Download, Some(download.entry().size)),
+            Content::Write { .. } => (Direction::Upload, None),
         };
-        (closed, self.path)
+        self.moved.list(direction, &self.path, total);
+    }
+}
+
+/// Ends the use of a file; what was written whole is put in its place.
+async fn close(content: Content, failed: bool) -> Result<(), Problem> {
+    match content {
+        Content::Read(_) => Ok(()),
+        Content::Write { upload, .. } if failed => {
+            let cut = upload.cut().await;
+            cut.map_err(Problem::from).and(Err(Problem::Cut))
+        }
+        Content::Write { upload, .. } => upload.commit().await.map(drop).map_err(Problem::from),
     }
 }
 
@@ -414,6 +427,35 @@ pub(super) fn read_length(asked_for: u32) -> usize {
 }
 
 impl Moved {
+    pub(super) fn new(transfers: Transfers) -> Self {
+        Self {
+            since: Instant::now(),
+            read: 0,
+            written: 0,
+            progress: Arc::default(),
+            transfers,
+            listed: None,
+        }
+    }
+
+    fn list(&mut self, direction: Direction, path: &VirtualPath, total: Option<u64>) {
+        self.listed.get_or_insert_with(|| {
+            let subject = Subject::Path(path.clone());
+            let progress = Arc::clone(&self.progress);
+            self.transfers.begin(direction, subject, total, progress)
+        });
+    }
+
+    fn read(&mut self, bytes: u64) {
+        self.read += bytes;
+        self.progress.add(bytes);
+    }
+
+    fn wrote(&mut self, bytes: u64) {
+        self.written += bytes;
+        self.progress.add(bytes);
+    }
+
     fn log(&self, path: &VirtualPath, whole: bool) {
         let duration_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (read, written) = (self.read, self.written);

@@ -20,11 +20,12 @@ use wharf_vfs::{Disposition, Download, Existing, Vfs, WriteOptions};
 
 use super::check::Check;
 use super::directory::{self, DirectoryJob};
-use super::file::{Content, Copy, FileJob, FileTask, read_length};
+use super::file::{Content, Copy, FileJob, FileTask, Moved, read_length};
 use super::handles::{Handles, MAX_HANDLES, Open, OpenFile, hand_over};
 use super::names::{self, AttributePolicy};
 use super::refusal::Problem;
 use super::replies::{Replies, Ticket};
+use crate::registry::Transfers;
 
 /// Bytes that are read from the stream at least, if they are there.
 const READ_BYTES: usize = 64 * 1024;
@@ -46,6 +47,8 @@ pub struct SftpOptions {
     pub account: Bytes,
     /// What happens to changes of attributes that the account may not make.
     pub attributes: AttributePolicy,
+    /// Where files are listed that are read or written.
+    pub transfers: Transfers,
     /// Ends the session as a broken connection would: what is being written is cut.
     pub stop: CancellationToken,
 }
@@ -91,6 +94,7 @@ where
             vfs,
             account: options.account,
             attributes: options.attributes,
+            transfers: options.transfers,
             ending: ending.clone(),
             handles: Handles::default(),
             tasks: tasks.clone(),
@@ -137,6 +141,7 @@ struct Work {
     vfs: Vfs,
     account: Bytes,
     attributes: AttributePolicy,
+    transfers: Transfers,
     ending: CancellationToken,
     handles: Handles,
     tasks: TaskTracker,
@@ -549,6 +554,7 @@ impl Work {
             path,
             content,
             attributes: self.attributes,
+            moved: Moved::new(self.transfers.clone()),
             ending: self.ending.clone(),
             jobs: queue,
         };

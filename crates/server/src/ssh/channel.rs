@@ -16,6 +16,8 @@ use super::activity::Activity;
 pub use super::input::Stdin;
 use super::wire::StallTimer;
 use crate::process::TerminalSize;
+use crate::registry::Transfers;
+use crate::transfer::Progress;
 
 /// What something that runs on a channel works with.
 pub struct SessionChannel {
@@ -31,6 +33,8 @@ pub struct SessionChannel {
     pub terminal: Option<Terminal>,
     /// Names of signals that the peer sends, without SIG, such as `INT`.
     pub signals: mpsc::Receiver<String>,
+    /// Where files that are moved are listed.
+    pub transfers: Transfers,
     /// The peer has closed the channel or is gone. What runs gets a few
     /// seconds to end, and is dropped then.
     pub closed: CancellationToken,
@@ -81,6 +85,8 @@ pub(super) struct Sink {
     /// How long the peer may take nothing.
     pub(super) patience: Duration,
     pub(super) activity: Activity,
+    /// Counts what goes over the channel, whichever way.
+    pub(super) moved: Arc<Progress>,
 }
 
 impl Output {
@@ -113,8 +119,10 @@ impl AsyncWrite for Output {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let polled = this.below.as_mut().poll_write(cx, buf);
-        if polled.is_ready() {
+        if let Poll::Ready(result) = &polled {
             this.sink.activity.note();
+            let written = result.as_ref().copied().unwrap_or(0);
+            this.sink.moved.add(u64::try_from(written).unwrap_or(0));
         }
         this.stall.watch(cx, polled)
     }

@@ -21,6 +21,8 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{Notify, mpsc};
 
+use crate::transfer::Progress;
+
 /// The window of a channel while all is read: 8 MiB are 80 MB/s over 100 ms.
 pub(super) const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
@@ -132,6 +134,7 @@ pub(super) fn pipe(backlog: &Backlog) -> (Feed, Stdin) {
         current: Bytes::new(),
         ended: false,
         backlog: backlog.clone(),
+        moved: Arc::default(),
     };
     (feed, stdin)
 }
@@ -174,6 +177,14 @@ pub struct Stdin {
     current: Bytes,
     ended: bool,
     backlog: Backlog,
+    moved: Arc<Progress>,
+}
+
+impl Stdin {
+    /// Where it is counted what was read; outputs of the same channel count there, too.
+    pub(super) fn moved(&self) -> &Arc<Progress> {
+        &self.moved
+    }
 }
 
 impl AsyncRead for Stdin {
@@ -196,6 +207,7 @@ impl AsyncRead for Stdin {
         }
         this.current.advance(count);
         this.backlog.remove(count);
+        this.moved.add(u64::try_from(count).unwrap_or(0));
         Poll::Ready(Ok(()))
     }
 }

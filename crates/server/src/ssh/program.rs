@@ -23,6 +23,7 @@ use super::session::Channels;
 use super::terminal::{self, CtrlC, MAX_LINE_BYTES, NoMoreLines, Screen};
 use crate::exec::{self, Streams};
 use crate::process::{self, Client, Invocation, ProcessRunner, TerminalRequest};
+use crate::registry::{Direction, LiveTransfer, Subject};
 use crate::sftp::{AttributePolicy, SftpOptions};
 
 /// How long a program whose peer is gone may take to leave things tidy.
@@ -46,6 +47,19 @@ impl Program {
     /// Whether it does its work and ends, and does not wait for a person or a client.
     pub(super) fn ends_by_itself(&self) -> bool {
         matches!(self, Self::Command(_))
+    }
+
+    /// Shows what goes into a command and comes out of it, while the return value lives. SFTP
+    /// shows its files, and a shell waits for a person.
+    fn list(&self, channel: &SessionChannel) -> Option<LiveTransfer> {
+        let Self::Command(line) = self else {
+            return None;
+        };
+        let (subject, moved) = (Subject::command(line), Arc::clone(channel.stdin.moved()));
+        let listed = channel
+            .transfers
+            .begin(Direction::Command, subject, None, moved);
+        Some(listed)
     }
 
     /// Whether it is `scp` and nothing else, which moves files as `sftp` does:
@@ -156,6 +170,7 @@ async fn run(program: Program, user: &User, channel: SessionChannel) -> Exit {
         }
         Program::Sftp(_) => tracing::info!("sftp"),
     }
+    let _listed = program.list(&channel);
     let moves_files = program.is_file_transfer();
     let line = match program {
         Program::Sftp(attributes) => return sftp(attributes, login, channel).await,
@@ -188,12 +203,14 @@ async fn sftp(attributes: AttributePolicy, login: &Login, channel: SessionChanne
     let SessionChannel {
         stdin,
         stdout,
+        transfers,
         closed,
         ..
     } = channel;
     let options = SftpOptions {
         account: Bytes::copy_from_slice(login.account.name.as_str().as_bytes()),
         attributes,
+        transfers,
         stop: closed,
     };
     let stream = tokio::io::join(stdin, stdout);

@@ -241,11 +241,13 @@ impl Session {
                 closed: closed.clone(),
                 patience: self.shared.timeouts.idle,
                 activity: self.link.activity.clone(),
+                moved: Arc::clone(setup.stdin.moved()),
             })
         };
         let channel = SessionChannel {
             stdout: output(None),
             stderr: output(Some(STDERR)),
+            transfers: self.link.live.transfers(),
             stdin: setup.stdin,
             environment: setup.environment,
             terminal: setup.terminal,

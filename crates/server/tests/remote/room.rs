@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 use wharf_model::{PermissionRules, QuotaLimits, Refusal, Usage, VirtualPath};
 use wharf_server::exec::{Streams, run};
+use wharf_server::registry::Transfers;
 use wharf_server::sftp::{AttributePolicy, SftpOptions};
 use wharf_vfs::storage::Storage;
 use wharf_vfs::storage::local::{LocalOptions, LocalStorage};
@@ -121,6 +122,7 @@ pub(crate) fn sftp_options(stop: CancellationToken) -> SftpOptions {
     SftpOptions {
         account: Bytes::from_static(b"alice"),
         attributes: AttributePolicy::Refuse,
+        transfers: Transfers::unseen(),
         stop,
     }
 }
