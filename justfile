@@ -36,3 +36,7 @@ fuzz target="session" seconds="600":
 # Take the inputs into the corpus that reach code which no other one reaches.
 fuzz-keep target="session":
     RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{target}} fuzz/corpus/{{target}} fuzz/found/{{target}} -- -set_cover_merge=1 -use_counters=0 -max_len=300
+
+# SFTP beside OpenSSH's server: the same client, file and ciphers, in alternate rounds.
+compare-sftp:
+    cargo test --release --test ssh -- --ignored --nocapture a_gibibyte

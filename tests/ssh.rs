@@ -10,10 +10,10 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use wharf_testkit::{Ftp, OpenSsh, Proof, Server, Wharf, noise};
+use wharf_testkit::{Ftp, OpenSsh, Proof, Server, Sshd, Wharf, noise};
 
 const LISTEN: [&str; 2] = ["--ssh", "127.0.0.1:0"];
 
@@ -763,4 +763,88 @@ fn strangers_who_do_not_log_in_over_ssh_have_a_cap() {
     for _ in 0..3 {
         assert_eq!(ran(&mut setting.ssh(&["echo", "hello"])).1, "hello\n");
     }
+}
+
+const MEASURED_BYTES: usize = 1 << 30;
+const ROUNDS: usize = 5;
+
+/// Both servers in one run, in alternate rounds, with OpenSSH's client; `just compare-sftp`
+/// measures it.
+#[test]
+#[ignore = "takes minutes, 4 GiB of disk and a machine of its own"]
+fn a_gibibyte_by_sftp_is_as_fast_as_with_openssh() {
+    let (Some(setting), Some(sshd), Some(clients)) = (setting(), Sshd::start(""), OpenSsh::new())
+    else {
+        return;
+    };
+    let local = setting.clients.file("local");
+    std::fs::write(&local, noise(MEASURED_BYTES, 9)).expect("written");
+    std::fs::copy(&local, setting.home().join("there")).expect("copied");
+    std::fs::copy(&local, sshd.root().join("there")).expect("copied");
+    let ours = |cipher: &str, [get, name]: [&str; 2]| {
+        let proof = Proof::Key(&setting.key);
+        let client = setting.clients.client("sftp", setting.server.ssh(), proof);
+        let name = format!("/{name}");
+        timed(client, cipher, &setting, "alice", [get, &name])
+    };
+    let theirs = |cipher: &str, [get, name]: [&str; 2]| {
+        let key = sshd.key("key");
+        let proof = Proof::Key(&key);
+        // Others than for Wharf, since they know each server by its key.
+        let client = clients.client("sftp", sshd.address(), proof);
+        let name = sshd.root().join(name).display().to_string();
+        timed(client, cipher, &setting, &sshd.user(), [get, &name])
+    };
+    let mut slower = Vec::new();
+    for cipher in ["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com"] {
+        for work in [["get", "there"], ["put", "sent"]] {
+            let mut rounds = [Vec::new(), Vec::new()];
+            // The first round warms both up.
+            for round in 0..=ROUNDS {
+                let times = [ours(cipher, work), theirs(cipher, work)];
+                for (rounds, time) in rounds.iter_mut().zip(times) {
+                    rounds.extend((round > 0).then_some(time));
+                }
+            }
+            let [ours, theirs] = rounds.map(|mut times| {
+                times.sort();
+                let rate = |time: Duration| MEASURED_BYTES as f64 / time.as_secs_f64() / 1e6;
+                [times[ROUNDS / 2], times[ROUNDS - 1], times[0]].map(rate)
+            });
+            let ratio = ours[0] / theirs[0];
+            eprintln!(
+                "{cipher} {}: Wharf {:.0} MB/s ({:.0} to {:.0}), sshd {:.0} MB/s ({:.0} to {:.0}), ratio {ratio:.2}",
+                work[0], ours[0], ours[1], ours[2], theirs[0], theirs[1], theirs[2]
+            );
+            if ratio < 1.0 {
+                slower.push((cipher, work[0]));
+            }
+        }
+    }
+    let stored = |folder: PathBuf| std::fs::read(folder.join("sent")).expect("there");
+    assert!(stored(setting.home()) == stored(sshd.root()));
+    assert!(slower.is_empty(), "slower than OpenSSH: {slower:?}");
+}
+
+/// How long `sftp` takes for one command.
+fn timed(
+    mut client: Command,
+    cipher: &str,
+    setting: &Setting,
+    user: &str,
+    [work, name]: [&str; 2],
+) -> Duration {
+    let local = setting.clients.file("local");
+    let line = match work {
+        "get" => format!("get {name} /dev/null\n"),
+        _ => format!("put {} {name}\n", local.display()),
+    };
+    let batch = setting.clients.file("batch");
+    std::fs::write(&batch, line).expect("written");
+    client.args(["-q", "-c", cipher, "-b"]).arg(&batch);
+    client.arg(format!("{user}@127.0.0.1"));
+    let started = Instant::now();
+    let (status, _, errors) = ran(&mut client);
+    assert_eq!(status, Some(0), "{errors}");
+    started.elapsed()
 }
