@@ -47,6 +47,9 @@ use refusal::{Farewell, line_to_refused_connection};
 use session::{Link, Presence, Session};
 use wire::Wire;
 
+/// Bytes that are read from a connection together, if they are there: two packets of data.
+const READ_BUFFER_BYTES: usize = 2 * transport::PACKET_BYTES as usize;
+
 /// How long a peer may take to read that the connection ends.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -190,6 +193,8 @@ async fn serve_peer(shared: Arc<SshShared>, stream: Stream, live: LiveSession, p
         link,
         drain,
     };
+    // russh reads the length of each packet by itself: buffered, that is no system call.
+    let wire = tokio::io::BufReader::with_capacity(READ_BUFFER_BYTES, wire);
     let opening = russh::server::run_stream(Arc::clone(&shared.transport), wire, handler);
     let opened = tokio::select! {
         opened = opening => opened,
