@@ -68,7 +68,7 @@ async fn run() -> Result<(), ServiceError> {
     let (mut echo, mut processes, mut concurrency) = (Echo(false), false, Concurrency::Tasks);
     for word in words {
         match word.as_str() {
-            "--upper" => echo = Echo(true),
+            "--tasks" | "--upper" => echo.0 |= word == "--upper",
             "--processes" => processes = true,
             "--serial" => concurrency = Concurrency::Serial,
             "--threads" => concurrency = Concurrency::Threads { most: 100 },

@@ -54,9 +54,10 @@ impl StreamService for Uploads {
         let consent = consent(&self.0, &request.body);
         let status = consent.as_ref().err().unwrap_or(&200);
         say(&mut frames, json!({ "status": status })).await?;
-        let (mut file, path, size) = consent.map_err(|status| format!("refused: {status}"))?;
+        let (file, path, size) = consent.map_err(|status| format!("refused: {status}"))?;
         // What is behind the header is the file; some of it may have been read with it.
         let mut parts = frames.into_parts();
+        let mut file = file; // It goes before the stream, whose end the client sees.
         let begin = AsyncReadExt::chain(&*parts.read_buf, &mut parts.io);
         let mut content = begin.take(size);
         let (mut digest, mut piece) = (Sha256::new(), Vec::with_capacity(65536));
