@@ -401,8 +401,12 @@ impl Inner {
         if !self.sound {
             return Err(unsound());
         }
+        if last.is_empty() {
+            // The file may be shorter than where the next byte would go; it stays so.
+            return Ok(LastPiece::default());
+        }
         let offset = self.position;
-        if !last.is_empty() && offset < self.staged.first_writable() {
+        if offset < self.staged.first_writable() {
             return Err(Refusal::NotPermitted);
         }
         let growth = growth(self.staged.length(), end_of(offset, length_of(&last))?);
