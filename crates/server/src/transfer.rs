@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use wharf_model::Refusal;
 use wharf_net::Stream;
 use wharf_proto::ascii::{FromWire, ToWire};
-use wharf_vfs::storage::{Stop, Tap};
+use wharf_vfs::storage::{Stop, Tap, is_resident};
 use wharf_vfs::{Download, Upload};
 
 /// Bytes moved through one buffer at a time. At 256 KiB the cost of handing a
@@ -246,12 +246,14 @@ async fn sendfile(
     control: &PumpControl,
 ) -> Result<(), TransferError> {
     let mut offset = start;
+    // A fresh socket takes something at once, which the runtime would hear only later.
+    let mut is_fresh = true;
     while offset < end {
         let piece = (end - offset).min(SENDFILE_BYTES);
         let count = usize::try_from(piece).expect("SENDFILE_BYTES fits every usize");
         make_resident(file, offset, count).await;
         let moved = loop {
-            let attempt = socket.try_io(tokio::io::Interest::WRITABLE, || {
+            let attempt = || {
                 let mut position = offset;
                 Ok(rustix::fs::sendfile(
                     socket,
@@ -259,10 +261,16 @@ async fn sendfile(
                     Some(&mut position),
                     count,
                 )?)
-            });
+            };
+            let attempt = if std::mem::take(&mut is_fresh) {
+                attempt()
+            } else {
+                socket.try_io(tokio::io::Interest::WRITABLE, attempt)
+            };
             match attempt {
                 Ok(moved) => break moved,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // May say so without a wait, and the next attempt sets that right.
                     control.guard(socket.writable()).await?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -288,8 +296,8 @@ async fn sendfile(
 /// where the page cache lacks an end of the piece, a thread that may block reads it first.
 #[cfg(target_os = "linux")]
 async fn make_resident(file: &Arc<File>, offset: u64, count: usize) {
-    let last = offset + u64::try_from(count).unwrap_or(0).saturating_sub(1);
-    if is_resident(file, offset) && is_resident(file, last) {
+    // A file system that cannot tell is taken at its best.
+    if is_resident(file, offset, count).unwrap_or(true) {
         return;
     }
     let file = Arc::clone(file);
@@ -299,16 +307,6 @@ async fn make_resident(file: &Arc<File>, offset: u64, count: usize) {
         std::os::unix::fs::FileExt::read_at(&*file, &mut sink, offset)
     })
     .await;
-}
-
-/// Whether the byte at `offset` can be read without waiting. Where the file
-/// system cannot tell, it is taken as given.
-#[cfg(target_os = "linux")]
-fn is_resident(file: &File, offset: u64) -> bool {
-    use rustix::io::{Errno, ReadWriteFlags};
-    let mut byte = [0];
-    let mut buffers = [io::IoSliceMut::new(&mut byte)];
-    rustix::io::preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT) != Err(Errno::AGAIN)
 }
 
 /// Takes in what the stream brings until its end. Commits nothing: the caller

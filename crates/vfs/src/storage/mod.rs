@@ -16,11 +16,13 @@ use wharf_model::{
 
 pub mod local;
 pub mod memory;
+mod resident;
 mod solid;
 #[cfg(test)]
 mod suite;
 mod tap;
 
+pub use resident::is_resident;
 pub use tap::{Meter, Poured, Stop, Tap};
 
 /// What a storage operation returns.

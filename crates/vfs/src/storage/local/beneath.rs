@@ -141,6 +141,62 @@ pub(super) fn open_regular(
     }
 }
 
+/// Opens a regular file beneath `directory` if the system can do it without waiting for a disk or
+/// another machine. None says nothing about the file: [`open_regular`] will tell.
+#[cfg(target_os = "linux")]
+pub(super) fn open_at_once(directory: &Dir, name: &Path) -> Option<(File, Metadata)> {
+    use rustix::fs::{Mode, ResolveFlags, openat2};
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    // What is mounted below may be of another kind.
+    let resolve = BENEATH | ResolveFlags::CACHED | ResolveFlags::NO_XDEV;
+    let file = File::from(openat2(directory, name, flags, Mode::empty(), resolve).ok()?);
+    let metadata = Metadata::from_file(&file).ok()?;
+    (kind_of(&metadata) == EntryKind::File).then_some((file, metadata))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn open_at_once(_directory: &Dir, _name: &Path) -> Option<(File, Metadata)> {
+    None
+}
+
+/// How every look-up stays beneath its directory.
+#[cfg(target_os = "linux")]
+const BENEATH: rustix::fs::ResolveFlags =
+    rustix::fs::ResolveFlags::BENEATH.union(rustix::fs::ResolveFlags::NO_MAGICLINKS);
+
+/// Whether a file on the file system of `directory` whose name and inode are in memory is opened
+/// without waiting: so it is on those that have a disk of this machine or none at all.
+#[cfg(target_os = "linux")]
+pub(super) fn never_waits(directory: &Dir) -> bool {
+    /// From linux/magic.h: ext2 to ext4, XFS, Btrfs, F2FS, tmpfs.
+    const LOCAL: [i128; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x0102_1994];
+    rustix::fs::fstatfs(directory).is_ok_and(|found| LOCAL.contains(&i128::from(found.f_type)))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn never_waits(_directory: &Dir) -> bool {
+    false
+}
+
+/// Whether `path` certainly leads to itself: no component that is there is a link. What is
+/// missing cannot be one.
+#[cfg(target_os = "linux")]
+pub(super) fn meets_no_link(root: &Dir, path: &Path) -> bool {
+    use rustix::fs::{Mode, ResolveFlags, openat2};
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = BENEATH | ResolveFlags::NO_SYMLINKS;
+    // The system goes from component to component, and stops at the first that is missing.
+    matches!(
+        openat2(root, path, flags, Mode::empty(), resolve),
+        Ok(_) | Err(Errno::NOENT)
+    )
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn meets_no_link(_root: &Dir, _path: &Path) -> bool {
+    false
+}
+
 /// Opens a directory for a change of the directory itself. A `Dir` will not do:
 /// it may be a descriptor for look-ups only (`O_PATH`).
 pub(super) fn open_directory(directory: &Dir, name: &Path) -> Result<File, Refusal> {

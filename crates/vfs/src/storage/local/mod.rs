@@ -13,7 +13,6 @@ mod writer;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -28,8 +27,9 @@ use wharf_model::{
 };
 
 use self::beneath::{
-    INCOMPLETE, PARKED, STAGED, attribute, entry, identity, kind_of, look, open_directory,
-    open_regular, parent, parent_for_new, refusal, relative, set_attribute, usage_of,
+    INCOMPLETE, PARKED, STAGED, attribute, entry, identity, kind_of, look, meets_no_link,
+    never_waits, open_at_once, open_directory, open_regular, parent, parent_for_new, refusal,
+    relative, set_attribute, usage_of,
 };
 use self::staging::{
     Copy, InPlace, Place, Spot, Staged, Tree, drop_parked, parked_name, require_file, standing,
@@ -38,7 +38,7 @@ use self::staging::{
 use self::walk::walk;
 use crate::storage::{
     Batches, Judge, Links, Need, Reserve, Rights, StagedFile, Storage, StorageResult, StoredFile,
-    Target, WriteMode, is_reserved,
+    Target, WriteMode, is_reserved, is_resident,
 };
 
 /// Readable by everybody on the server's machine who may enter the home, which is 0700.
@@ -50,9 +50,15 @@ const OWNER_FILE_MODE: u32 = 0o400;
 /// The same for a directory.
 const OWNER_DIRECTORY_MODE: u32 = 0o700;
 
-/// Entries of one piece of a listing: enough to make a hop to another thread
+/// Entries of the first piece of a listing: few, so that it is soon there.
+const FIRST_ENTRIES: usize = 128;
+
+/// Most entries of one piece of a listing: enough to make a hop to another thread
 /// cheap, few enough that a listing of any size stays small.
-const BATCH_ENTRIES: usize = 256;
+const MOST_ENTRIES: usize = 2048;
+
+/// Most bytes that are read without a hop to another thread.
+const MOST_AT_ONCE: usize = 256 * 1024;
 
 /// How a local storage treats its disk.
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,6 +73,8 @@ pub struct LocalStorage(Arc<Inner>);
 
 struct Inner {
     root: Dir,
+    /// What is in memory can be opened and read without waiting for anything.
+    never_waits: bool,
     tree: Arc<Tree>,
     options: LocalOptions,
 }
@@ -75,6 +83,7 @@ impl LocalStorage {
     /// The storage under `root`.
     pub fn new(root: Dir, options: LocalOptions) -> Self {
         Self(Arc::new(Inner {
+            never_waits: never_waits(&root),
             root,
             tree: Arc::default(),
             options,
@@ -130,18 +139,27 @@ impl Storage for LocalStorage {
                 directory,
                 links,
                 entries: Some(entries),
+                size: FIRST_ENTRIES,
             };
             Ok(Box::new(batches) as Box<dyn Batches>)
         })
     }
 
     fn open<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Box<dyn StoredFile>> {
+        let inner = &self.0;
+        // Most files that are asked for were asked for before: no hop for what the system
+        // finds in its memory.
+        if inner.never_waits
+            && let Ok(relative) = relative(path)
+            && let Some((file, metadata)) = open_at_once(&inner.root, relative)
+        {
+            let opened = LocalFile::boxed(path, file, &metadata, true);
+            return Box::pin(std::future::ready(Ok(opened)));
+        }
         let path = path.clone();
         self.run(move |inner| {
             let (file, metadata) = inner.open_file(&path)?;
-            let entry = entry(&metadata, path.file_name().unwrap_or(b"/"));
-            let file = Arc::new(file);
-            Ok(Box::new(LocalFile { entry, file }) as Box<dyn StoredFile>)
+            Ok(LocalFile::boxed(&path, file, &metadata, false))
         })
     }
 
@@ -306,9 +324,11 @@ fn set_file_modified(file: &File, time: SystemTime) -> Result<(), Refusal> {
 
 /// At most `length` bytes from `offset`.
 fn read_file(file: &File, offset: u64, length: usize) -> Result<Bytes, Refusal> {
-    let mut content = vec![0; length];
-    let read = file.read_at(&mut content, offset).map_err(refusal)?;
-    content.truncate(read);
+    let mut content = Vec::with_capacity(length);
+    if length > 0 {
+        let spare = rustix::buffer::spare_capacity(&mut content);
+        rustix::io::pread(file, spare, offset).map_err(|error| refusal(error.into()))?;
+    }
     Ok(Bytes::from(content))
 }
 
@@ -369,6 +389,9 @@ impl Inner {
 
     /// Follows links component by component. What is missing keeps its name.
     fn resolve(&self, path: &VirtualPath) -> Result<VirtualPath, Refusal> {
+        if meets_no_link(&self.root, relative(path)?) {
+            return Ok(path.clone());
+        }
         let mut missing: Vec<Vec<u8>> = Vec::new();
         let mut existing = path.clone();
         loop {
@@ -672,6 +695,8 @@ struct LocalBatches {
     directory: VirtualPath,
     links: Links,
     entries: Option<ReadDir>,
+    /// How many entries the next piece has.
+    size: usize,
 }
 
 impl Batches for LocalBatches {
@@ -682,8 +707,10 @@ impl Batches for LocalBatches {
             };
             let (inner, directory) = (Arc::clone(&self.inner), self.directory.clone());
             let links = self.links;
+            let size = self.size;
+            self.size = size.saturating_mul(2).min(MOST_ENTRIES);
             let (batch, entries) = blocking(move || {
-                let batch = next_batch(&inner, &directory, links, &mut entries)?;
+                let batch = next_batch(&inner, &directory, links, size, &mut entries)?;
                 Ok((batch, entries))
             })
             .await?;
@@ -697,9 +724,10 @@ fn next_batch(
     inner: &Inner,
     directory: &VirtualPath,
     links: Links,
+    size: usize,
     entries: &mut ReadDir,
 ) -> Result<Option<Vec<Entry>>, Refusal> {
-    let mut batch = Vec::with_capacity(BATCH_ENTRIES);
+    let mut batch = Vec::with_capacity(FIRST_ENTRIES);
     for found in entries.by_ref() {
         let found = found.map_err(refusal)?;
         let name = found.file_name();
@@ -719,7 +747,7 @@ fn next_batch(
             listed = followed;
         }
         batch.push(listed);
-        if batch.len() == BATCH_ENTRIES {
+        if batch.len() == size {
             break;
         }
     }
@@ -729,6 +757,25 @@ fn next_batch(
 struct LocalFile {
     entry: Entry,
     file: Arc<File>,
+    /// It was opened without waiting. Where its file system cannot tell what is in memory, then
+    /// everything is.
+    at_once: bool,
+}
+
+impl LocalFile {
+    /// `file`, which was found under `path`.
+    fn boxed(
+        path: &VirtualPath,
+        file: File,
+        metadata: &Metadata,
+        at_once: bool,
+    ) -> Box<dyn StoredFile> {
+        Box::new(Self {
+            entry: entry(metadata, path.file_name().unwrap_or(b"/")),
+            file: Arc::new(file),
+            at_once,
+        })
+    }
 }
 
 impl StoredFile for LocalFile {
@@ -745,6 +792,12 @@ impl StoredFile for LocalFile {
     }
 
     fn read_at(&self, offset: u64, length: usize) -> StorageResult<'_, Bytes> {
+        // A copy from memory takes less than a hop to another thread.
+        let in_memory = is_resident(&self.file, offset, length).unwrap_or(self.at_once);
+        if length <= MOST_AT_ONCE && in_memory {
+            let read = read_file(&self.file, offset, length);
+            return Box::pin(std::future::ready(read));
+        }
         let file = Arc::clone(&self.file);
         Box::pin(blocking(move || read_file(&file, offset, length)))
     }

@@ -142,6 +142,8 @@ enum End {
 pub(super) struct Staged {
     place: Place,
     name: PathBuf,
+    /// It goes on with what a cut upload left, and bears its mark.
+    is_marked: bool,
 }
 
 /// A file that is written where it stands: an append, the rest of a cut upload, or changes.
@@ -231,7 +233,7 @@ impl Staged {
             release,
             ..Need::default()
         })?;
-        Ok(Self::of(place, name, file, length))
+        Ok(Self::of(place, name, file, length, true))
     }
 
     fn create_reserved(place: Place) -> Result<LocalStaged, Refusal> {
@@ -246,13 +248,18 @@ impl Staged {
             .open_with(&name, &open)
             .map_err(refusal)?
             .into_std();
-        Ok(Self::of(place, name, file, 0))
+        Ok(Self::of(place, name, file, 0, false))
     }
 
-    fn of(place: Place, name: PathBuf, file: File, length: u64) -> LocalStaged {
+    fn of(place: Place, name: PathBuf, file: File, length: u64, is_marked: bool) -> LocalStaged {
+        let end = Self {
+            place,
+            name,
+            is_marked,
+        };
         LocalStaged {
             writer: Writer::new(file, length),
-            end: End::Staged(Self { place, name }),
+            end: End::Staged(end),
             digest: None,
         }
     }
@@ -470,26 +477,32 @@ impl Staged {
             .map(usage_of)
             .fold(Usage::ZERO, |sum, usage| sum + usage);
         approve(released)?;
+        let mut entry = entry_of(file, target)?;
         if let Some(old) = &old
             && !writer.mode_is_set
         {
             // The new content keeps the mode that somebody gave the file.
-            let mode = rustix::fs::Mode::from_raw_mode(old.mode() & 0o777);
-            rustix::fs::fchmod(file, mode).map_err(|error| refusal(error.into()))?;
+            let mode = old.mode() & 0o777;
+            if entry.mode != mode {
+                let mode = rustix::fs::Mode::from_raw_mode(mode);
+                rustix::fs::fchmod(file, mode).map_err(|error| refusal(error.into()))?;
+            }
+            entry.mode = mode;
         }
-        remove_attribute(file, INCOMPLETE);
+        if self.is_marked {
+            remove_attribute(file, INCOMPLETE);
+        }
         directory
             .rename(&self.name, directory, target)
             .map_err(refusal)?;
-        drop_parked(directory, target);
+        if parked.is_some() {
+            drop_parked(directory, target);
+        }
         drop(held);
         if let Some(digest) = digest {
             remember(file, digest);
         }
-        Ok(Landed {
-            entry: entry_of(file, target)?,
-            released,
-        })
+        Ok(Landed { entry, released })
     }
 
     /// Puts the new name on the disk too. The file stands by now, also when this fails.

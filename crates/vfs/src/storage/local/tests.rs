@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, MetadataExt as _};
+use futures_util::FutureExt as _;
 use wharf_model::{
     ByteRange, DigestAlgorithm, Entry, EntryKind, PermissionRules, Permissions, QuotaKind,
     QuotaLimits, Refusal, Usage, VirtualPath,
@@ -1074,7 +1075,7 @@ async fn an_operation_given_up_midway_is_still_counted() {
         let directory = path(&format!("/d{number}"));
         let made = fixture.vfs.make_directory(&directory);
         // Polled once and dropped, as when a session ends in the middle.
-        let _ = futures_util::FutureExt::now_or_never(made);
+        let _ = made.now_or_never();
     }
     while fixture
         .home
@@ -1193,21 +1194,54 @@ async fn times_and_modes_are_set_on_files_and_directories() {
 }
 
 #[tokio::test]
-async fn a_long_listing_comes_in_pieces_and_whole() {
+async fn a_long_listing_comes_in_pieces_that_grow_to_a_bound_and_whole() {
     let fixture = Fixture::new();
-    for number in 0..1000 {
+    for number in 0..5000 {
         fixture
             .root
             .write(format!("f{number}"), b"")
             .expect("written");
     }
     let mut listing = fixture.vfs.list(&path("/")).await.expect("listed");
-    let mut seen = 0;
+    let mut sizes = Vec::new();
     while let Some(batch) = listing.next_batch().await.expect("readable") {
-        assert!(batch.len() <= 256);
-        seen += batch.len();
+        sizes.push(batch.len());
     }
-    assert_eq!(seen, 1000);
+    assert_eq!(sizes, [128, 256, 512, 1024, 2048, 1032]);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_in_memory_is_opened_and_read_without_another_thread() {
+    let fixture = Fixture::new();
+    put(&fixture.vfs, "/file", b"content").await;
+    if !super::beneath::never_waits(&fixture.root) {
+        eprintln!("skipped: the temporary directory is on no file system of this machine");
+        return;
+    }
+    let open = fixture.vfs.open(&path("/file")).now_or_never();
+    let download = open.expect("at once").expect("opens");
+    let read = download.read_at(3, 100).now_or_never();
+    assert_eq!(read.expect("at once").expect("readable"), "tent"[..]);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_cannot_be_opened_at_once_is_refused_as_ever() {
+    let fixture = Fixture::new();
+    fixture.link("/etc/passwd", "leaves");
+    for (name, refused) in [
+        ("/leaves", "NotFound"),
+        ("/missing", "NotFound"),
+        ("/", "IsADirectory"),
+    ] {
+        let opened = fixture.vfs.open(&path(name)).await;
+        let refusal = opened.err().expect(name);
+        assert!(
+            format!("{refusal:?}").starts_with(refused),
+            "{name}: {refusal:?}"
+        );
+    }
 }
 
 #[tokio::test]
