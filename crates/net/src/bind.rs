@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::fs::Mode;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
-use tokio::net::{TcpListener, UdpSocket, UnixDatagram, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener};
 
 use crate::claim::{self, Claim};
 use crate::peer::{Credentials, UnixPeer};
@@ -45,6 +45,19 @@ pub struct EndpointOptions {
     pub nodelay: bool,
     /// Idle time after which TCP probes whether a peer is still there.
     pub keepalive: Option<Duration>,
+}
+
+impl EndpointOptions {
+    /// Failing only costs time, and only on a socket that is already broken.
+    fn prepare(&self, stream: &Stream) {
+        if self.nodelay {
+            stream.set_nodelay();
+        }
+        if let (Some(socket), Some(idle)) = (stream.as_plain_socket(), self.keepalive) {
+            let keepalive = TcpKeepalive::new().with_time(idle);
+            let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+        }
+    }
 }
 
 impl Default for EndpointOptions {
@@ -185,6 +198,29 @@ impl BoundEndpoint {
         }
     }
 
+    /// A connection that is there already, without having the runtime watch for more. Must be
+    /// called within a tokio runtime, which watches the connection. Of TCP only.
+    ///
+    /// # Errors
+    /// What `accept(2)` reports; some of it concerns a single peer, some passes.
+    pub fn accept_at_once(&self) -> io::Result<Option<(Stream, Peer)>> {
+        if !matches!(self.endpoint, Endpoint::Tcp(_)) {
+            return Ok(None);
+        }
+        let (socket, address) = match self.socket.accept() {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(address) = address.as_socket() else {
+            return Ok(None);
+        };
+        socket.set_nonblocking(true)?;
+        let stream = Stream::from(TcpStream::from_std(socket.into())?);
+        self.options.prepare(&stream);
+        Ok(Some((stream, address.into())))
+    }
+
     /// Has the runtime within which this is called watch it, for datagrams.
     ///
     /// # Errors
@@ -272,7 +308,7 @@ impl Listener {
             ListenerSocket::Tcp(listener) => {
                 let (socket, address) = listener.accept().await?;
                 let stream = Stream::from(socket);
-                self.prepare(&stream);
+                self.options.prepare(&stream);
                 Ok((stream, address.into()))
             }
             ListenerSocket::Unix(listener) => {
@@ -286,17 +322,6 @@ impl Listener {
                 let peer = Peer::Unix(UnixPeer { credentials, name });
                 Ok((socket.into(), peer))
             }
-        }
-    }
-
-    /// Failing only costs time, and only on a socket that is already broken.
-    fn prepare(&self, stream: &Stream) {
-        if self.options.nodelay {
-            stream.set_nodelay();
-        }
-        if let (Some(socket), Some(idle)) = (stream.as_plain_socket(), self.options.keepalive) {
-            let keepalive = TcpKeepalive::new().with_time(idle);
-            let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
         }
     }
 }
@@ -948,5 +973,17 @@ mod tests {
     fn remove(directory: &std::path::Path, name: &str) {
         let path = directory.join(name);
         rustix::fs::unlinkat(rustix::fs::CWD, path, rustix::fs::AtFlags::empty()).expect("removed");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_there_is_accepted_at_once_and_none_is_waited_for() {
+        let bound = bind("tcp:127.0.0.1:0").expect("a port");
+        let address = bound.endpoint().socket_address().expect("of TCP");
+        assert!(bound.accept_at_once().expect("asked").is_none());
+        let mut client = TcpStream::connect(address).await.expect("connects");
+        let (mut stream, peer) = bound.accept_at_once().expect("asked").expect("there");
+        assert_eq!(peer.ip(), Some(client.local_addr().expect("one").ip()));
+        client.write_all(b"x").await.expect("sent");
+        assert_eq!(stream.read_u8().await.expect("came"), b'x');
     }
 }

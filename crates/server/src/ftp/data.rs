@@ -14,13 +14,19 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
+use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 use wharf_net::{
-    BareEnd, Endpoint, EndpointOptions, ForeignTickets, Joined, Listener, ProxyHeader, Resumption,
-    Stream, TicketOwner, TlsServer, read_proxy,
+    BareEnd, BoundEndpoint, Endpoint, EndpointOptions, ForeignTickets, Joined, Peer, ProxyHeader,
+    Resumption, Stream, TicketOwner, TlsServer, read_proxy,
 };
 
 use crate::ftp::DataBinding;
+
+/// How long a client is left to connect and to send its command, as most do at once. Then the
+/// connection is there when it is wanted, and nobody had to be woken to see it come. Where somebody
+/// else wants to take its place, or to keep it out by filling the queue, they are turned away after this.
+const HEAD_START: Duration = Duration::from_millis(200);
 
 /// Where data connections come from: sockets, or pipes where whole sessions
 /// are tested within the process.
@@ -71,8 +77,8 @@ pub(crate) struct Sockets;
 
 impl DataNetwork for Sockets {
     fn listen(&self, ports: &PassivePorts, ends: Ends) -> io::Result<(SocketAddr, Connecting)> {
-        let (listener, address) = ports.bind(ends.local)?;
-        Ok((address, Box::pin(accept_from(listener, ends))))
+        let (port, address) = ports.bind(ends.local)?;
+        Ok((address, Box::pin(accept_from(port, ends))))
     }
 
     fn dial(&self, ends: Ends, target: SocketAddr) -> Connecting {
@@ -118,6 +124,8 @@ pub(crate) enum ConnectError {
 pub(crate) struct Passive {
     /// Ends, and with it closes the port, when this is dropped.
     accepting: AbortOnDropHandle<Result<Stream, ConnectError>>,
+    /// Dropped when the transfer begins.
+    head_start: oneshot::Sender<()>,
 }
 
 /// What it takes to connect to the client.
@@ -128,9 +136,15 @@ pub(crate) struct Active {
     tls: Option<DataTls>,
 }
 
-/// Ports for passive listeners.
+/// Ports for passive listeners; `0..=0` is any port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassivePorts(pub RangeInclusive<u16>);
+
+/// The dynamic ports (RFC 6335 §6).
+const DYNAMIC_PORTS: RangeInclusive<u16> = 49_152..=65_535;
+
+/// How many of them are tried before the system is asked for one.
+const DYNAMIC_TRIES: usize = 8;
 
 impl PassivePorts {
     /// Listens on a free port of the range on the address that `local` has,
@@ -138,25 +152,39 @@ impl PassivePorts {
     ///
     /// # Errors
     /// The last one met when every port of the range is taken.
-    fn bind(&self, local: SocketAddr) -> io::Result<(Listener, SocketAddr)> {
-        // The session has one peer, and it connects once.
+    fn bind(&self, local: SocketAddr) -> io::Result<(BoundEndpoint, SocketAddr)> {
+        // The session has one peer, and it connects once; the stall limit sees when it is gone.
         let options = EndpointOptions {
             backlog: 4,
+            keepalive: None,
             ..EndpointOptions::default()
         };
         let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
-        for port in self.in_random_order() {
+        for port in self.to_try() {
             let mut address = local;
             address.set_port(port);
-            match Listener::bind(Endpoint::Tcp(address), options) {
-                Ok(listener) => {
-                    let address = listener.local_address().unwrap_or(address);
-                    return Ok((listener, address));
+            match BoundEndpoint::bind(Endpoint::Tcp(address), options) {
+                Ok(bound) => {
+                    let address = bound.endpoint().socket_address().unwrap_or(address);
+                    return Ok((bound, address));
                 }
                 Err(error) => taken = error.into(),
             }
         }
         Err(taken)
+    }
+
+    /// Ports in the order in which to try them. A port that the system is to choose must not be
+    /// in TIME_WAIT, which a named one may be: once some thousand transfers have ended within a
+    /// minute, its search takes milliseconds for each. So any port is first of all some port by name.
+    fn to_try(&self) -> impl Iterator<Item = u16> + use<> {
+        let (range, tries) = if self.0 == (0..=0) {
+            (Self(DYNAMIC_PORTS), DYNAMIC_TRIES)
+        } else {
+            (self.clone(), usize::MAX)
+        };
+        let last_resort = (self.0 == (0..=0)).then_some(0);
+        range.in_random_order().take(tries).chain(last_resort)
     }
 
     /// Every port of the range once, starting anywhere.
@@ -187,14 +215,22 @@ impl DataChannel {
         tls: Option<DataTls>,
     ) -> io::Result<(Self, SocketAddr)> {
         let (address, connecting) = network.listen(ports, ends)?;
+        let (head_start, begun) = oneshot::channel::<()>();
         let accepting = tokio::spawn(async move {
+            if tls.is_none() {
+                let _ = tokio::time::timeout(HEAD_START, begun).await;
+            }
             let stream = tokio::time::timeout(patience, connecting)
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
             secure(stream, tls).await
         });
         let accepting = AbortOnDropHandle::new(accepting);
-        Ok((Self::Passive(Passive { accepting }), address))
+        let passive = Passive {
+            accepting,
+            head_start,
+        };
+        Ok((Self::Passive(passive), address))
     }
 
     /// Connects to `target`, once a transfer needs it, from our end of the control connection.
@@ -221,7 +257,13 @@ impl DataChannel {
         let connecting = async {
             match self {
                 Self::Unset => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
-                Self::Passive(passive) => passive.accepting.await.map_err(io::Error::other)?,
+                Self::Passive(Passive {
+                    accepting,
+                    head_start,
+                }) => {
+                    drop(head_start);
+                    accepting.await.map_err(io::Error::other)?
+                }
                 Self::Active(active) => {
                     let stream = active.network.dial(active.ends, active.target).await?;
                     secure(stream, active.tls).await
@@ -237,21 +279,34 @@ impl DataChannel {
 /// Accepts the first connection whose other end is the peer. Strangers are
 /// closed and passed over, so that one who is faster can neither take the
 /// transfer nor stop it (RFC 2577 §4).
-async fn accept_from(listener: Listener, ends: Ends) -> io::Result<Stream> {
-    let peer = ends.peer.ip().to_canonical();
-    loop {
-        let (mut stream, address) = listener.accept().await?;
-        let other_end = match address.ip() {
-            Some(proxy) if ends.proxy.is_some_and(|between| between.address == proxy) => {
-                announced(&mut stream).await
-            }
-            other => other,
-        };
-        if other_end == Some(peer) {
+async fn accept_from(port: BoundEndpoint, ends: Ends) -> io::Result<Stream> {
+    while let Some((stream, address)) = port.accept_at_once()? {
+        if let Some(stream) = unless_stranger(stream, address, ends).await {
             return Ok(stream);
         }
-        tracing::warn!(stranger = %address, "data connection from another address than the control connection closed");
     }
+    let listener = port.listener()?;
+    loop {
+        let (stream, address) = listener.accept().await?;
+        if let Some(stream) = unless_stranger(stream, address, ends).await {
+            return Ok(stream);
+        }
+    }
+}
+
+/// `stream`, if its other end is the peer.
+async fn unless_stranger(mut stream: Stream, address: Peer, ends: Ends) -> Option<Stream> {
+    let other_end = match address.ip() {
+        Some(proxy) if ends.proxy.is_some_and(|between| between.address == proxy) => {
+            announced(&mut stream).await
+        }
+        other => other,
+    };
+    if other_end == Some(ends.peer.ip().to_canonical()) {
+        return Some(stream);
+    }
+    tracing::warn!(stranger = %address, "data connection from another address than the control connection closed");
+    None
 }
 
 /// Whose data connection a proxy passes on, if it says so in time.
@@ -428,6 +483,16 @@ mod tests {
         tried.sort_unstable();
         assert_eq!(tried, (30_000..=30_009).collect::<Vec<_>>());
         assert_eq!(PassivePorts(0..=65_535).in_random_order().count(), 65_536);
+    }
+
+    #[test]
+    fn any_port_is_one_by_name_before_it_is_the_systems_choice() {
+        let tried: Vec<u16> = PassivePorts(0..=0).to_try().collect();
+        let (last, named) = tried.split_last().expect("some");
+        assert_eq!(*last, 0);
+        assert_eq!(named.len(), DYNAMIC_TRIES);
+        assert!(named.iter().all(|port| DYNAMIC_PORTS.contains(port)));
+        assert_eq!(PassivePorts(30_000..=30_009).to_try().count(), 10);
     }
 
     #[tokio::test(start_paused = true)]
