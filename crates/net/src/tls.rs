@@ -415,6 +415,10 @@ impl fmt::Debug for Taken {
     }
 }
 
+/// Most bytes that are encrypted before the system is asked to send them: as many as a transfer
+/// brings at once and their records (RFC 8446 §5.2), so that one call takes them all.
+const MOST_ENCRYPTED_BYTES: usize = (256 + 16) * 1024;
+
 /// An encrypted stream.
 #[derive(Debug)]
 pub struct TlsStream {
@@ -423,7 +427,12 @@ pub struct TlsStream {
 }
 
 impl TlsStream {
-    pub(crate) fn wrap(below: tokio_rustls::TlsStream<Stream>, bare_end: BareEnd) -> Stream {
+    pub(crate) fn wrap(mut below: tokio_rustls::TlsStream<Stream>, bare_end: BareEnd) -> Stream {
+        let limit = Some(MOST_ENCRYPTED_BYTES);
+        match &mut below {
+            tokio_rustls::TlsStream::Server(stream) => stream.get_mut().1.set_buffer_limit(limit),
+            tokio_rustls::TlsStream::Client(stream) => stream.get_mut().1.set_buffer_limit(limit),
+        }
         Stream::Tls(Box::new(Self { below, bare_end }))
     }
 
