@@ -29,8 +29,11 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 /// Connections at one time; SQLite has one writer anyway.
 const MAX_CONNECTIONS: u32 = 4;
 
-const SELECT: &str = "SELECT id, name, password_hash, home, quota_bytes, quota_files, permissions, tls, exec, \
-                      disabled, expires, max_sessions, created, allow_from, data_tls, deny_from FROM accounts";
+/// A row for each permission rule of an account; one without, where it has none.
+const SELECT: &str = "SELECT id, name, password_hash, home, quota_bytes, quota_files, accounts.permissions, tls, exec, \
+                      disabled, expires, max_sessions, created, allow_from, data_tls, deny_from, \
+                      permission_rules.path AS rule_path, permission_rules.permissions AS rule_permissions \
+                      FROM accounts LEFT JOIN permission_rules ON account_id = id";
 
 /// Accounts in one database file. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -69,80 +72,87 @@ impl SqliteStore {
         self.pool.close().await;
     }
 
-    async fn read(&self, row: &SqliteRow) -> Result<StoredAccount, StoreError> {
-        let name: String = row.try_get("name")?;
-        let corrupt = |what| StoreError::Corrupt {
-            what,
-            account: name.clone(),
-        };
-        let id: i64 = row.try_get("id")?;
-        let text = |column: &str| row.try_get::<String, _>(column);
-        let everywhere = text("permissions")?
-            .parse()
-            .map_err(|_| corrupt("permission"))?;
-        let account = Account {
-            id: AccountId(id),
-            name: AccountName::from_str(&name).map_err(|_| corrupt("name"))?,
-            home: PathBuf::from(text("home")?),
-            quota: QuotaLimits {
-                bytes: unsigned(row.try_get("quota_bytes")?),
-                files: unsigned(row.try_get("quota_files")?),
-            },
-            permissions: PermissionRules::new(everywhere, self.rules(id, &name).await?),
-            tls: text("tls")?.parse().map_err(|_| corrupt("TLS policy"))?,
-            data_tls: text("data_tls")?
-                .parse()
-                .map_err(|_| corrupt("TLS policy"))?,
-            exec: text("exec")?.parse().map_err(|_| corrupt("exec policy"))?,
-            disabled: row.try_get("disabled")?,
-            expires: row.try_get::<Option<i64>, _>("expires")?.map(moment),
-            max_sessions: row
-                .try_get::<Option<i64>, _>("max_sessions")?
-                .and_then(|limit| u32::try_from(limit).ok()),
-            created: moment(row.try_get("created")?),
-            // What cannot be read must not read as "everywhere".
-            allow_from: text("allow_from")?
-                .parse()
-                .map_err(|_| corrupt("list of networks"))?,
-            deny_from: text("deny_from")?
-                .parse()
-                .map_err(|_| corrupt("list of networks"))?,
-        };
-        let password = text("password_hash")?
-            .parse()
-            .map_err(|_| corrupt("password hash"))?;
-        Ok(StoredAccount { account, password })
-    }
-
-    async fn rules(
-        &self,
-        id: i64,
-        name: &str,
-    ) -> Result<Vec<(VirtualPath, Permissions)>, StoreError> {
-        let corrupt = || StoreError::Corrupt {
-            what: "permission rule",
-            account: name.to_owned(),
-        };
-        let rows =
-            sqlx::query("SELECT path, permissions FROM permission_rules WHERE account_id = ?")
-                .bind(id)
-                .fetch_all(&self.pool)
-                .await?;
-        rows.iter()
-            .map(|row| {
-                let path = VirtualPath::parse(&row.try_get::<Vec<u8>, _>("path")?)
-                    .map_err(|_| corrupt())?;
-                let permissions = row.try_get::<String, _>("permissions")?;
-                Ok((path, permissions.parse().map_err(|_| corrupt())?))
-            })
-            .collect()
-    }
-
     async fn require(&self, name: &AccountName) -> Result<StoredAccount, StoreError> {
         self.find(name)
             .await?
             .ok_or_else(|| StoreError::NotFound(name.clone()))
     }
+}
+
+/// The account of the first of `rows`, and how many of them are its own.
+fn read(rows: &[SqliteRow]) -> Result<Option<(StoredAccount, usize)>, StoreError> {
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let name: String = row.try_get("name")?;
+    let corrupt = |what| StoreError::Corrupt {
+        what,
+        account: name.clone(),
+    };
+    let id: i64 = row.try_get("id")?;
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let everywhere = text("permissions")?
+        .parse()
+        .map_err(|_| corrupt("permission"))?;
+    let (rules, own) = rules(rows, id, &name)?;
+    let account = Account {
+        id: AccountId(id),
+        name: AccountName::from_str(&name).map_err(|_| corrupt("name"))?,
+        home: PathBuf::from(text("home")?),
+        quota: QuotaLimits {
+            bytes: unsigned(row.try_get("quota_bytes")?),
+            files: unsigned(row.try_get("quota_files")?),
+        },
+        permissions: PermissionRules::new(everywhere, rules),
+        tls: text("tls")?.parse().map_err(|_| corrupt("TLS policy"))?,
+        data_tls: text("data_tls")?
+            .parse()
+            .map_err(|_| corrupt("TLS policy"))?,
+        exec: text("exec")?.parse().map_err(|_| corrupt("exec policy"))?,
+        disabled: row.try_get("disabled")?,
+        expires: row.try_get::<Option<i64>, _>("expires")?.map(moment),
+        max_sessions: row
+            .try_get::<Option<i64>, _>("max_sessions")?
+            .and_then(|limit| u32::try_from(limit).ok()),
+        created: moment(row.try_get("created")?),
+        // What cannot be read must not read as "everywhere".
+        allow_from: text("allow_from")?
+            .parse()
+            .map_err(|_| corrupt("list of networks"))?,
+        deny_from: text("deny_from")?
+            .parse()
+            .map_err(|_| corrupt("list of networks"))?,
+    };
+    let password = text("password_hash")?
+        .parse()
+        .map_err(|_| corrupt("password hash"))?;
+    Ok(Some((StoredAccount { account, password }, own)))
+}
+
+/// The permission rules of the account `id`, in the first of `rows`.
+fn rules(
+    rows: &[SqliteRow],
+    id: i64,
+    name: &str,
+) -> Result<(Vec<(VirtualPath, Permissions)>, usize), StoreError> {
+    let corrupt = || StoreError::Corrupt {
+        what: "permission rule",
+        account: name.to_owned(),
+    };
+    let (mut rules, mut own) = (Vec::new(), 0);
+    for row in rows {
+        if row.try_get::<i64, _>("id")? != id {
+            break;
+        }
+        own += 1;
+        let Some(path) = row.try_get::<Option<Vec<u8>>, _>("rule_path")? else {
+            continue;
+        };
+        let path = VirtualPath::parse(&path).map_err(|_| corrupt())?;
+        let permissions = row.try_get::<String, _>("rule_permissions")?;
+        rules.push((path, permissions.parse().map_err(|_| corrupt())?));
+    }
+    Ok((rules, own))
 }
 
 impl AccountStore for SqliteStore {
@@ -191,14 +201,11 @@ impl AccountStore for SqliteStore {
 
     fn find<'a>(&'a self, name: &'a AccountName) -> StoreResult<'a, Option<StoredAccount>> {
         Box::pin(async move {
-            let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE name = ?")))
+            let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE name = ?")))
                 .bind(name.as_str())
-                .fetch_optional(&self.pool)
+                .fetch_all(&self.pool)
                 .await?;
-            match row {
-                Some(row) => Ok(Some(self.read(&row).await?)),
-                None => Ok(None),
-            }
+            Ok(read(&rows)?.map(|(account, _)| account))
         })
     }
 
@@ -218,9 +225,10 @@ impl AccountStore for SqliteStore {
             let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY name")))
                 .fetch_all(&self.pool)
                 .await?;
-            let mut accounts = Vec::with_capacity(rows.len());
-            for row in &rows {
-                accounts.push(self.read(row).await?.account);
+            let (mut accounts, mut rest) = (Vec::new(), rows.as_slice());
+            while let Some((stored, own)) = read(rest)? {
+                accounts.push(stored.account);
+                rest = rest.get(own..).unwrap_or_default();
             }
             Ok(accounts)
         })
