@@ -30,6 +30,8 @@ class Server:
     name = ""
     #: Workloads that it cannot do, by their names.
     without: frozenset[str] = frozenset()
+    #: Sessions beyond which it is not asked how its cost grows.
+    most_sessions = 10_000
     user, password = USER, PASSWORD
     #: Where the home is, seen from where a login leads to.
     directory: str | None = None
@@ -150,6 +152,8 @@ class Wharf(Server):
 
 class Vsftpd(Server):
     name = "vsftpd"
+    # A process or two for each: more would measure the machine.
+    most_sessions = 1000
     user, password = "anonymous", "anonymous@"
     # It wants a root that nobody may write to.
     directory = "home"
@@ -186,6 +190,8 @@ class Vsftpd(Server):
 
 class PureFtpd(Server):
     name = "pure-ftpd"
+    # A process or two for each: more would measure the machine.
+    most_sessions = 1000
 
     @property
     def program(self):
@@ -208,6 +214,8 @@ class PureFtpd(Server):
 
 class Proftpd(Server):
     name = "proftpd"
+    # A process or two for each: more would measure the machine.
+    most_sessions = 1000
 
     @property
     def program(self):

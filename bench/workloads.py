@@ -32,6 +32,10 @@ class Workload:
     def __init__(self, name: str, what: str, values: list[Value]):
         self.name, self.what, self.values = name, what, values
 
+    def suits(self, kind) -> bool:
+        """Whether that kind of server can do it."""
+        return self.name not in kind.without
+
     def run(self, bench, server) -> dict:
         raise NotImplementedError
 
@@ -128,19 +132,24 @@ class Listing(Load):
 
 
 class Idle(Workload):
-    """Sessions that are logged in and do nothing, and a login beside them."""
+    """Sessions that are logged in and do nothing, and what logins and commands cost beside them."""
 
-    def __init__(self, name, what):
+    def __init__(self, name, what, sessions: int | None = None):
         values = [
             Value("memory", "KiB/session", less_is_better=True),
             Value("login", "ms for one more login", less_is_better=True),
+            Value("noop", "µs for a NOOP", less_is_better=True),
         ]
         super().__init__(name, what, values)
+        self.sessions = sessions
+
+    def suits(self, kind):
+        return super().suits(kind) and (self.sessions or 0) <= kind.most_sessions
 
     def run(self, bench, server):
         bench.load(server, "login", "--count", 1)
         before = processes.memory_bytes(server.pid)
-        count = bench.options.sessions
+        count = self.sessions or bench.options.sessions
         words = ["idle", "--address", f"127.0.0.1:{server.port}", "--user", server.user,
                  "--password", server.password, "--sessions", str(count)]
         if server.directory:
@@ -151,7 +160,8 @@ class Idle(Workload):
             if not all(lines):
                 raise subprocess.SubprocessError("not all sessions were let in")
             memory = (processes.memory_bytes(server.pid) - before) / count / 1024
-            return {"memory": memory, "login": json.loads(lines[1])["login_ms"]}
+            beside = json.loads(lines[1])
+            return {"memory": memory, "login": beside["login_ms"], "noop": beside["noop_us"]}
         finally:
             process.stdin.close()
             process.wait()
@@ -225,3 +235,20 @@ ALL = {
         Start("start", "start"),
     )
 }
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The same workload at one size after the other."""
+
+    #: What there is more and more of.
+    what: str
+    #: By size, each with the same values.
+    steps: dict[int, Workload]
+
+
+GROWTHS = (
+    Growth("idle sessions", {
+        count: Idle(f"idle-{count}", f"{count:,} idle sessions", count) for count in (1, 10, 100, 1000, 10_000)
+    }),
+)

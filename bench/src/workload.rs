@@ -111,17 +111,39 @@ pub(crate) fn login(target: &Target, count: u64, streams: u64) -> Outcome<Value>
 pub(crate) fn idle(target: &Target, sessions: u64) -> Outcome<Value> {
     let begin = Instant::now();
     let held: Outcome<Vec<Session>> = (0..sessions).map(|_| Session::open(target)).collect();
-    let held = held?;
+    let mut held = held?;
     println!("{}", done(sessions, begin.elapsed()));
     std::io::stdout().flush()?;
-    let begin = Instant::now();
-    let mut extra = Session::open(target)?;
-    extra.command("QUIT", 221)?;
-    let login_ms = begin.elapsed().as_secs_f64() * 1000.0;
-    println!("{}", json!({"login_ms": login_ms}));
+    let login = median_of(BESIDE_LOGINS, || {
+        let mut extra = Session::open(target)?;
+        extra.command("QUIT", 221).map(drop)
+    })?;
+    let first = held.first_mut().ok_or("no session to ask")?;
+    let noop = median_of(BESIDE_NOOPS, || first.command("NOOP", 200).map(drop))?;
+    println!(
+        "{}",
+        json!({"login_ms": login.as_secs_f64() * 1e3, "noop_us": noop.as_secs_f64() * 1e6})
+    );
     std::io::stdout().flush()?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(json!({"held": held.len()}))
+}
+
+/// Logins and commands beside idle sessions, of which the median counts: one
+/// alone would show what else the machine did.
+const BESIDE_LOGINS: usize = 21;
+const BESIDE_NOOPS: usize = 2001;
+
+/// The middle of how long it takes.
+fn median_of(times: usize, mut what: impl FnMut() -> Outcome<()>) -> Outcome<Duration> {
+    let mut taken = (0..times)
+        .map(|_| {
+            let begin = Instant::now();
+            what().map(|()| begin.elapsed())
+        })
+        .collect::<Outcome<Vec<Duration>>>()?;
+    taken.sort_unstable();
+    Ok(taken.get(times / 2).copied().unwrap_or_default())
 }
 
 /// Prepares `streams` threads, then lets them all work at once; the sum of what
