@@ -202,11 +202,12 @@ where
         } = self;
         drain.track_peer(peer.clone(), async move {
             let no_thread = (peer.clone(), failed.clone());
-            let work = async move {
+            // Boxed for the reason that `serving` is.
+            let work = Box::pin(async move {
                 if let Err(failure) = supervised(serving, deadline).await {
                     failed(&peer, &failure);
                 }
-            };
+            });
             if let Err(error) = places.run(work).await {
                 let (peer, failed) = no_thread;
                 failed(&peer, &Failure::NoThread(error));

@@ -7,11 +7,14 @@
 //! in its place, and STAT, which is answered at once when nothing waits before it.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 use wharf_net::{Drain, Stream};
 use wharf_proto::ftp::command::{Command, CommandError};
@@ -73,25 +76,27 @@ impl Control {
             if let Some(line) = self.buffered_line() {
                 return Ok(Some(line));
             }
-            // A Telnet Synch (RFC 854) comes as urgent data, at whose mark the read before ended.
-            let mut chunk = [0; READ_BYTES];
-            let read = match self.stream.read_at_once(&mut chunk)? {
-                Some(count) => {
-                    let arrived = chunk.get(..count).unwrap_or_default();
-                    self.input.extend_from_slice(arrived);
-                    // A client that sends without end must not starve the others.
-                    tokio::task::coop::consume_budget().await;
-                    count
-                }
-                None => {
-                    self.input.reserve(READ_BYTES);
-                    self.stream.read_buf(&mut self.input).await?
-                }
-            };
-            if read == 0 {
+            if poll_fn(|cx| self.poll_read(cx)).await? == 0 {
                 return Ok(None);
             }
+            // A client that sends without end must not starve the others.
+            tokio::task::coop::consume_budget().await;
         }
+    }
+
+    /// Reads what there is through a buffer that is gone while it waits.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut chunk = [0; READ_BYTES];
+        // A Telnet Synch (RFC 854) comes as urgent data, at whose mark the read before ended.
+        if let Some(count) = self.stream.read_at_once(&mut chunk)? {
+            let arrived = chunk.get(..count).unwrap_or_default();
+            self.input.extend_from_slice(arrived);
+            return Poll::Ready(Ok(count));
+        }
+        let mut chunk = ReadBuf::new(&mut chunk);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk))?;
+        self.input.extend_from_slice(chunk.filled());
+        Poll::Ready(Ok(chunk.filled().len()))
     }
 
     fn queue(&mut self, reply: &Reply) {
@@ -174,10 +179,13 @@ impl Loop {
         }
     }
 
-    /// Serves the client to the end of its session.
-    pub(crate) async fn run(mut self) {
+    /// Serves the client to the end of its session. What is awaited seldom is
+    /// boxed here and where commands are carried out, for the future of a
+    /// session that waits for its client has room for all that it may await.
+    pub(crate) async fn run(mut self: Box<Self>) {
         if self.session.starts_encrypted() {
-            let Some(control) = encrypt(self.control, &mut self.session).await else {
+            let handshake = Box::pin(encrypt(self.control, &mut self.session));
+            let Some(control) = handshake.await else {
                 return;
             };
             self.control = control;
@@ -198,8 +206,8 @@ impl Loop {
                     }
                     let session = &mut self.session;
                     let changed = match change {
-                        Flow::EndTls => clear(self.control, session).await,
-                        _ => encrypt(self.control, session).await,
+                        Flow::EndTls => Box::pin(clear(self.control, session)).await,
+                        _ => Box::pin(encrypt(self.control, session)).await,
                     };
                     let Some(control) = changed else {
                         return;
@@ -214,7 +222,7 @@ impl Loop {
             running.cancel();
             running.finished().await;
         }
-        self.control.close().await;
+        Box::pin(self.control.close()).await;
     }
 
     async fn next_event(&mut self) -> Event {

@@ -94,8 +94,8 @@ pub(crate) enum DataChannel {
     Unset,
     /// The client connects to us.
     Passive(Passive),
-    /// We connect to the client.
-    Active(Active),
+    /// We connect to the client. Boxed, so that a session without it has no room for it.
+    Active(Box<Active>),
 }
 
 /// How a data connection is encrypted, and what it must show.
@@ -240,12 +240,12 @@ impl DataChannel {
         target: SocketAddr,
         tls: Option<DataTls>,
     ) -> Self {
-        Self::Active(Active {
+        Self::Active(Box::new(Active {
             network,
             ends,
             target,
             tls,
-        })
+        }))
     }
 
     /// The connection itself. Dropping the future closes whatever was open.

@@ -186,8 +186,9 @@ async fn deaf_to_a_kick(presence: &Presence) {
     tokio::time::sleep(KICK_PATIENCE).await;
 }
 
-impl StreamService for FtpService {
-    async fn serve(self: Arc<Self>, connection: Connection) -> Result<(), ServiceError> {
+impl FtpService {
+    /// Makes the session of a connection.
+    fn welcome(&self, connection: Connection) -> Result<Welcomed, ServiceError> {
         let Connection {
             stream,
             peer,
@@ -220,16 +221,52 @@ impl StreamService for FtpService {
             live,
         });
         let session = Session::new(shared, ends, Arc::clone(&presence));
+        Ok(Welcomed {
+            session: Box::new(Loop::new(Control::new(stream), session, drain)),
+            presence,
+            span,
+        })
+    }
+}
+
+/// A session that is about to be served.
+struct Welcomed {
+    session: Box<Loop>,
+    presence: Arc<Presence>,
+    span: tracing::Span,
+}
+
+impl Welcomed {
+    /// Serves it to its end.
+    async fn serve(self) {
+        let Self {
+            session,
+            presence,
+            span,
+        } = self;
         async {
             tracing::debug!("connected");
             tokio::select! {
-                () = Loop::new(Control::new(stream), session, drain).run() => tracing::debug!("closed"),
+                () = session.run() => tracing::debug!("closed"),
                 () = deaf_to_a_kick(&presence) => tracing::info!("cut by the administrator"),
             }
         }
         .instrument(span)
         .await;
-        Ok(())
+    }
+}
+
+impl StreamService for FtpService {
+    // Not an `async fn`: the future would have room for the connection for as long as the session lasts.
+    fn serve(
+        self: Arc<Self>,
+        connection: Connection,
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send {
+        let welcomed = self.welcome(connection);
+        async move {
+            welcomed?.serve().await;
+            Ok(())
+        }
     }
 
     async fn refuse(&self, mut stream: Stream, reason: Refused) {

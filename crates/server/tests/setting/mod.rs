@@ -17,7 +17,8 @@ use wharf_accounts::{
 };
 use wharf_model::{NetworkSet, Refusal, Secret, Usage};
 use wharf_net::{
-    Connection, ConnectionLimits, ConnectionSlots, Drain, Endpoint, StreamService as _,
+    Connection, ConnectionLimits, ConnectionSlots, Drain, Endpoint, EndpointOptions, Listener,
+    Server, StreamService as _,
 };
 use wharf_server::door::{Door, DoorRules, HomeOpener, HomeUnavailable};
 use wharf_server::ftp::{FtpConfig, FtpService, FtpTls, PassivePorts, Timeouts};
@@ -162,6 +163,16 @@ impl Setting {
         Client {
             stream: BufReader::new(Box::new(ours)),
         }
+    }
+
+    /// Serves over TCP; the address.
+    pub(crate) fn serve(&self) -> SocketAddr {
+        let endpoint = "tcp:127.0.0.1:0".parse().expect("an endpoint");
+        let listener = Listener::bind(endpoint, EndpointOptions::default()).expect("a port");
+        let address = listener.local_address().expect("of TCP");
+        let server = Server::new(Arc::clone(&self.service)).with_newcomers();
+        tokio::spawn(server.serve(listener));
+        address
     }
 
     pub(crate) async fn log_in(&self) -> Client {
