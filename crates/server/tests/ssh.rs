@@ -1,5 +1,6 @@
 //! SSH sessions over memory: with a client that keeps the rules, and with packets that do not.
 
+mod raw;
 mod setting;
 
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use proptest::prelude::*;
+use raw::{Raw, RawChannel, packet, string};
 use russh::client::{self, DisconnectReason};
 use russh::{Channel, ChannelMsg, Disconnect, Sig};
 use setting::{Setting, setting};
@@ -227,70 +229,78 @@ async fn who_does_not_log_in_is_told_so_at_the_deadline_however_busy_they_are() 
     serving.await.expect("no panic").expect("over TCP");
 }
 
+fn unencrypted(setting: &Setting) -> SshService {
+    let door = Arc::clone(&setting.door);
+    SshService::insecure_for_tests(&config(), door, Arc::new(NoProcesses))
+}
+
+#[tokio::test]
+async fn windows_close_for_who_takes_no_output_and_open_again_for_who_does() {
+    let setting = setting().await;
+    let (stream, _serving) = connect(&setting, unencrypted(&setting));
+    let mut channel = RawChannel::run(stream, "cat").await;
+    let content: Vec<u8> = (0..40_000_000u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
+    let sent = channel.send_until_closed(&content).await;
+    let mib = sent / (1024 * 1024);
+    assert!((6..=16).contains(&mib), "{sent}");
+    assert_eq!(channel.taken.len(), 100_000, "what it may be sent");
+    // It takes so much that there is room again, and then everything.
+    channel.widen(11_000_000).await;
+    while channel.taken.len() < 11_100_000 {
+        channel.take_packet().await;
+    }
+    let more = channel.send_until_closed(&content[sent..]).await;
+    assert!((2_000_000..=16_000_000).contains(&more), "{more}");
+    channel.widen(1_000_000_000).await;
+    let mut sent = sent + more;
+    while sent < content.len() {
+        sent += channel.send_until_closed(&content[sent..]).await;
+    }
+    while channel.taken.len() < content.len() {
+        channel.take_packet().await;
+    }
+    assert!(channel.taken == content);
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_past_its_windows_is_told_and_closed() {
+    let setting = setting().await;
+    let (stream, serving) = connect(&setting, unencrypted(&setting));
+    let channel = RawChannel::run(stream, "cat").await;
+    let RawChannel {
+        mut stream,
+        mut packets,
+        id,
+        ..
+    } = channel;
+    let flooding = tokio::spawn(async move {
+        let piece = vec![0; 32 * 1024];
+        let flood = packet(&[&[94][..], &id, &string(&piece)].concat());
+        let mut sent = 0;
+        while stream.write_all(&flood).await.is_ok() {
+            sent += piece.len();
+        }
+        sent
+    });
+    let said = loop {
+        let packet = packets.recv().await.expect("a word before the end");
+        if packet.first() == Some(&1) {
+            break packet;
+        }
+    };
+    let text = String::from_utf8_lossy(&said[5..]).into_owned();
+    assert!(
+        text.contains("more than the windows of the channels allow"),
+        "{text}"
+    );
+    serving.await.expect("no panic").expect("over TCP");
+    let sent = flooding.await.expect("no panic");
+    assert!(sent > 40 * 1024 * 1024, "{sent}");
+}
+
 static PANICS: AtomicUsize = AtomicUsize::new(0);
-
-/// Packets by their content, to a server that encrypts nothing.
-struct Raw(DuplexStream);
-
-impl Raw {
-    /// Past the exchange of keys and, if wanted, the login.
-    async fn open(stream: DuplexStream, logged_in: bool) -> Self {
-        let mut raw = Self(stream);
-        raw.0.write_all(b"SSH-2.0-raw\r\n").await.expect("writes");
-        let lists = [
-            "none",
-            "ssh-ed25519",
-            "none",
-            "none",
-            "none",
-            "none",
-            "none",
-            "none",
-            "",
-            "",
-        ];
-        let mut offer = vec![20];
-        offer.extend([0; 16]);
-        for list in lists {
-            offer.extend(string(list.as_bytes()));
-        }
-        offer.extend([0; 5]);
-        raw.send(&offer).await;
-        raw.send(&[21]).await;
-        raw.send(&[&[5][..], &string(b"ssh-userauth")].concat())
-            .await;
-        if logged_in {
-            let words = [&b"alice"[..], b"ssh-connection", b"password"]
-                .map(string)
-                .concat();
-            let request = [&[50][..], &words, &[0], &string(b"secret")].concat();
-            raw.send(&request).await;
-        }
-        raw
-    }
-
-    async fn send(&mut self, payload: &[u8]) {
-        let _ = self.0.write_all(&packet(payload)).await;
-    }
-}
-
-/// RFC 4251 §5.
-fn string(bytes: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(bytes.len()).expect("short");
-    [&length.to_be_bytes()[..], bytes].concat()
-}
-
-/// RFC 4253 §6, without a MAC.
-fn packet(payload: &[u8]) -> Vec<u8> {
-    let padding = 8 - (payload.len() + 5) % 8;
-    let padding = if padding < 4 { padding + 8 } else { padding };
-    let length = u32::try_from(1 + payload.len() + padding).expect("short");
-    let mut packet = length.to_be_bytes().to_vec();
-    packet.push(u8::try_from(padding).expect("at most 11"));
-    packet.extend_from_slice(payload);
-    packet.resize(packet.len() + padding, 0);
-    packet
-}
 
 /// A packet that begins as one that there is, with fields that may be anything.
 fn payload() -> impl Strategy<Value = Vec<u8>> {

@@ -43,6 +43,7 @@ use crate::process::ProcessRunner;
 use crate::registry::LiveSession;
 use crate::sftp::AttributePolicy;
 use activity::Activity;
+use input::Backlog;
 use refusal::{Farewell, line_to_refused_connection};
 use session::{Link, Presence, Session};
 use wire::Wire;
@@ -181,11 +182,12 @@ impl StreamService for SshService {
 }
 
 async fn serve_peer(shared: Arc<SshShared>, stream: Stream, live: LiveSession, presence: Presence) {
-    let (wire, cutter) = Wire::new(stream, shared.timeouts.stall);
+    let backlog = Backlog::default();
+    let (wire, cutter) = Wire::new(stream, shared.timeouts.stall, backlog.gate());
     let drain = presence.drain.clone();
     let (farewells, mut farewell) = mpsc::channel(1);
     let link = Arc::new(Link::new(cutter.token(), live, farewells));
-    let handler = Session::new(Arc::clone(&shared), Arc::clone(&link), presence);
+    let handler = Session::new(Arc::clone(&shared), Arc::clone(&link), presence, backlog);
     let programs = handler.programs();
     let watch = Watch {
         deadline: Instant::now() + shared.timeouts.login,

@@ -16,6 +16,7 @@ pub(super) enum Farewell {
     Banned,
     TooManySessions,
     NotNow,
+    PastWindows,
 }
 
 impl Farewell {
@@ -38,7 +39,8 @@ impl Farewell {
             | Self::Stopping
             | Self::Kicked
             | Self::TooManyAttempts
-            | Self::Banned => false,
+            | Self::Banned
+            | Self::PastWindows => false,
         }
     }
 
@@ -67,6 +69,10 @@ impl Farewell {
             Self::NotNow => (
                 Disconnect::ServiceNotAvailable,
                 "The server has a problem; try again later.",
+            ),
+            Self::PastWindows => (
+                Disconnect::ProtocolError,
+                "You sent more than the windows of the channels allow.",
             ),
         }
     }

@@ -15,7 +15,7 @@ use wharf_net::{ConnectionSlot, Drain};
 use super::SshShared;
 use super::activity::Activity;
 use super::channel::{Output, SessionChannel, Sink, Terminal};
-use super::input::{Backlog, Feed, Pace, Stdin, pipe};
+use super::input::{Backlog, Feed, Stdin, pipe};
 use super::login::{Attempts, Login, reject};
 use super::program::{Program, Programs, Report, User};
 use super::refusal::{ChannelRefusal, Farewell};
@@ -101,7 +101,6 @@ pub(super) struct Session {
     channels: Channels,
     channels_ever: usize,
     backlog: Backlog,
-    pace: Pace,
     programs: Programs,
     // russh's task has no span of its own.
     span: Span,
@@ -151,7 +150,12 @@ struct Setup {
 }
 
 impl Session {
-    pub(super) fn new(shared: Arc<SshShared>, link: Arc<Link>, presence: Presence) -> Self {
+    pub(super) fn new(
+        shared: Arc<SshShared>,
+        link: Arc<Link>,
+        presence: Presence,
+        backlog: Backlog,
+    ) -> Self {
         Self {
             shared,
             link,
@@ -161,8 +165,7 @@ impl Session {
             turned_away: None,
             channels: Channels::default(),
             channels_ever: 0,
-            backlog: Backlog::default(),
-            pace: Pace::default(),
+            backlog,
             programs: Programs::default(),
             span: Span::current(),
         }
@@ -438,17 +441,18 @@ impl Handler for Session {
     ) -> Result<(), Self::Error> {
         self.link.activity.note();
         self.link.live.note_activity();
-        if let Some(channel) = self.channels.lock().get(&id) {
+        // Never waits: what comes in must not hold up what goes out.
+        if self.backlog.is_flooded() {
+            self.link.end(Farewell::PastWindows);
+        } else if let Some(channel) = self.channels.lock().get(&id) {
             channel.feed.push(data);
         }
-        tokio::select! {
-            () = self.link.closed.cancelled() => Err(russh::Error::Disconnect),
-            () = self.backlog.hold_back(&mut self.pace) => Ok(()),
-        }
+        Ok(())
     }
 
     fn adjust_window(&mut self, _id: ChannelId, _current: u32) -> u32 {
-        self.backlog.window(&mut self.pace)
+        let channels = self.channels.lock().len();
+        self.backlog.window(channels)
     }
 
     async fn pty_request(

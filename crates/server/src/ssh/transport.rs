@@ -9,7 +9,7 @@ use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression
 
 use super::Timeouts;
 use super::host_key::HostKey;
-use super::input::WINDOW_BYTES;
+use super::input::FIRST_WINDOW_BYTES;
 
 /// Largest packet of channel data; what OpenSSH's client sends.
 pub(super) const PACKET_BYTES: u32 = 32 * 1024;
@@ -50,7 +50,7 @@ pub(super) fn config(keys: &[HostKey], timeouts: &Timeouts) -> Config {
         auth_rejection_time_initial: None,
         keys: keys.iter().map(HostKey::private).cloned().collect(),
         limits: Limits::new(REKEY_BYTES, REKEY_BYTES, REKEY_TIME),
-        window_size: WINDOW_BYTES,
+        window_size: FIRST_WINDOW_BYTES,
         maximum_packet_size: PACKET_BYTES,
         // What comes on channels is taken by the session's handler.
         channel_buffer_size: 1,

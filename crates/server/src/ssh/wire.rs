@@ -1,5 +1,5 @@
-//! The byte stream under a session: it can be cut from outside, and it gives a
-//! peer up that takes nothing.
+//! The byte stream under a session: it can be cut from outside, it gives a peer
+//! up that takes nothing, and it is read through a gate.
 //!
 //! russh runs a session as a task of its own, which nothing but its stream can
 //! end; whoever drops the [`Cutter`] ends it.
@@ -14,11 +14,14 @@ use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use wharf_net::Stream;
 
+use super::input::Gate;
+
 /// A stream that ends when its [`Cutter`] is dropped.
 pub(super) struct Wire {
     stream: Stream,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     stall: StallTimer,
+    gate: Gate,
 }
 
 /// Cuts a wire when it is dropped.
@@ -35,13 +38,14 @@ impl Cutter {
 }
 
 impl Wire {
-    /// `stream`, given up when a write waits longer than `stall`.
-    pub(super) fn new(stream: Stream, stall: Duration) -> (Self, Cutter) {
+    /// `stream`, read through `gate`, and given up when a write waits longer than `stall`.
+    pub(super) fn new(stream: Stream, stall: Duration, gate: Gate) -> (Self, Cutter) {
         let token = CancellationToken::new();
         let wire = Self {
             stream,
             cut: Box::pin(token.clone().cancelled_owned()),
             stall: StallTimer::new(stall),
+            gate,
         };
         let cutter = Cutter {
             token: token.clone(),
@@ -66,6 +70,7 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.poll_cut(cx)?;
+        ready!(this.gate.poll_open(cx));
         Pin::new(&mut this.stream).poll_read(cx, buf)
     }
 }
@@ -131,6 +136,7 @@ impl StallTimer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::input::Backlog;
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::Instant;
@@ -140,7 +146,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_is_given_up_after_the_stall_timeout() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let (mut wire, _cutter) = Wire::new(ours.into(), STALL);
+        let (mut wire, _cutter) = Wire::new(ours.into(), STALL, Backlog::default().gate());
         let started = Instant::now();
         let error = wire.write_all(&[0; 9]).await.expect_err("stalls");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -158,7 +164,7 @@ mod tests {
     #[tokio::test]
     async fn a_wire_ends_with_its_cutter() {
         let (ours, _theirs) = tokio::io::duplex(8);
-        let (mut wire, cutter) = Wire::new(ours.into(), STALL);
+        let (mut wire, cutter) = Wire::new(ours.into(), STALL, Backlog::default().gate());
         let reading = tokio::spawn(async move { wire.read(&mut [0]).await });
         drop(cutter);
         let error = reading.await.expect("no panic").expect_err("cut");
