@@ -1,22 +1,17 @@
-//! The client over SSH, as people and scripts run it, against OpenSSH's server.
+//! Against OpenSSH's server.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests own the directories that they make"
-)]
-
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead as _, Write as _};
+use std::ops::Deref;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use wharf_testkit::{DelayingRelay, PASSPHRASE, Sshd, has_program, noise};
+
+use crate::person::{EXPECT, Person, await_progress, write};
 
 struct Setting {
     sshd: Sshd,
-    /// The home of the person, and the folder where commands run.
-    home: tempfile::TempDir,
+    person: Person,
 }
 
 /// A server that the person has met, and whose key `key` the person holds as `~/.ssh/id_ed25519`.
@@ -33,63 +28,19 @@ fn setting() -> Option<Setting> {
 /// A server and a person who have never met.
 fn strangers(configuration: &str) -> Option<Setting> {
     let sshd = Sshd::start(configuration)?;
-    let home = tempfile::tempdir().expect("a temporary directory");
-    Some(Setting { sshd, home })
+    let person = Person::new();
+    Some(Setting { sshd, person })
+}
+
+impl Deref for Setting {
+    type Target = Person;
+
+    fn deref(&self) -> &Person {
+        &self.person
+    }
 }
 
 impl Setting {
-    fn client(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
-        command
-            .args(arguments)
-            .current_dir(self.home.path())
-            .env("HOME", self.home.path())
-            .env_remove("XDG_CONFIG_HOME")
-            .env_remove("SSH_AUTH_SOCK")
-            .env_remove("WHARF_PASSWORD")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.client(arguments).output().expect("starts")
-    }
-
-    /// Runs a command that must succeed; its standard output.
-    fn succeed(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    /// Runs a command that must end with `code`; its standard error.
-    fn fail(&self, arguments: &[&str], code: i32) -> String {
-        let output = self.run(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
-        errors
-    }
-
-    /// The object of the one file that a command with `--json` transferred.
-    fn transferred(&self, arguments: &[&str]) -> Value {
-        let told = self.succeed(arguments);
-        told.lines()
-            .map(|line| serde_json::from_str::<Value>(line).expect("one object a line"))
-            .find(|object| object["event"] == "transferred")
-            .expect("a transfer")
-    }
-
-    fn write(&self, name: &str, content: &[u8]) {
-        write(&self.home.path().join(name), content);
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.home.path().join(name)).expect(name)
-    }
-
     fn store(&self, name: &str, content: &[u8]) {
         write(&self.sshd.root().join(name), content);
     }
@@ -106,31 +57,6 @@ impl Setting {
     fn url(&self, name: &str) -> String {
         self.sshd.url(name)
     }
-
-    /// Starts a transfer with `--json` and a low rate, and kills it once it has told progress.
-    fn cut(&self, arguments: &[&str]) {
-        let slow = [arguments, &["--json", "--limit-rate", "4MiB"]].concat();
-        let mut child = self.client(&slow).spawn().expect("starts");
-        await_progress(&mut child);
-        child.kill().expect("killed");
-        child.wait().expect("ends");
-    }
-}
-
-fn await_progress(child: &mut std::process::Child) -> BufReader<std::process::ChildStdout> {
-    let mut told = BufReader::new(child.stdout.take().expect("piped"));
-    let mut line = String::new();
-    while !line.contains("\"progress\"") {
-        line.clear();
-        let length = told.read_line(&mut line).expect("reads");
-        assert!(length > 0, "it ended before it could be cut");
-    }
-    told
-}
-
-fn write(path: &Path, content: &[u8]) {
-    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-    std::fs::write(path, content).expect("written");
 }
 
 #[test]
@@ -141,7 +67,7 @@ fn files_go_up_and_down_verified_and_keep_their_times() {
     let moment = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     let file = std::fs::File::options()
         .write(true)
-        .open(setting.home.path().join("it's a b"))
+        .open(setting.file("it's a b"))
         .expect("opens");
     file.set_modified(moment).expect("is set");
 
@@ -152,7 +78,7 @@ fn files_go_up_and_down_verified_and_keep_their_times() {
     let told = setting.succeed(&["get", &url, "copy"]);
     assert!(told.contains("verified by SHA-256"), "{told}");
     assert_eq!(setting.read("copy"), content);
-    let copy = std::fs::metadata(setting.home.path().join("copy")).expect("is there");
+    let copy = std::fs::metadata(setting.file("copy")).expect("is there");
     assert_eq!(copy.modified().expect("a time"), moment);
 
     let told = setting.succeed(&["get", &url, "copy"]);
@@ -160,7 +86,7 @@ fn files_go_up_and_down_verified_and_keep_their_times() {
     assert_eq!(setting.run(&["cat", &url]).stdout, content);
     let digest = setting.succeed(&["hash", &url]);
     let here = Command::new("sha256sum")
-        .arg(setting.home.path().join("copy"))
+        .arg(setting.file("copy"))
         .output()
         .expect("runs");
     assert_eq!(
@@ -203,7 +129,7 @@ fn a_cut_download_resumes_with_its_begin_proven() {
     let content = noise(16 << 20, 2);
     setting.store("big", &content);
     setting.cut(&["get", &setting.url("big")]);
-    assert!(!setting.home.path().join("big").exists());
+    assert!(!setting.file("big").exists());
     let file = setting.transferred(&["get", "--json", &setting.url("big")]);
     assert!(file["resumed_at"].as_u64().expect("resumed") > 0, "{file}");
     assert_eq!(file["evidence"], "begin proven by SHA-256");
@@ -257,7 +183,7 @@ fn trees_are_mirrored_both_ways() {
     std::fs::remove_file(setting.sshd.root().join("site/1/7")).expect("removed");
     setting.succeed(&["mirror", "--delete", &setting.url("site"), "site"]);
     assert_eq!(setting.read("site/2/new"), b"new");
-    assert!(!setting.home.path().join("site/1/7").exists());
+    assert!(!setting.file("site/1/7").exists());
     let told = setting.succeed(&["mirror", "--json", &setting.url("site"), "site"]);
     assert!(!told.contains("\"event\":\"transferred\""), "{told}");
 }
@@ -342,7 +268,7 @@ fn a_server_is_trusted_on_first_use_and_refused_loudly_when_its_key_changes() {
         error.contains("is not known") && error.contains("SHA256:"),
         "{error}"
     );
-    assert!(!setting.home.path().join(".config").exists());
+    assert!(!setting.file(".config").exists());
 
     let output = setting.run(&["ls", "--accept-new", &url]);
     assert!(output.status.success());
@@ -371,7 +297,7 @@ fn known_hosts_of_openssh_are_honoured_hashed_and_revoked_ones_too() {
     let Some(setting) = setting() else { return };
     let url = setting.url("");
     setting.succeed(&["ls", &url]);
-    let file = setting.home.path().join(".ssh/known_hosts");
+    let file = setting.file(".ssh/known_hosts");
     let hashed = Command::new("ssh-keygen")
         .arg("-H")
         .arg("-f")
@@ -382,7 +308,7 @@ fn known_hosts_of_openssh_are_honoured_hashed_and_revoked_ones_too() {
     assert!(setting.read(".ssh/known_hosts").starts_with(b"|1|"));
     setting.succeed(&["ls", &url]);
     // Nothing was remembered beside them.
-    assert!(!setting.home.path().join(".config").exists());
+    assert!(!setting.file(".config").exists());
 
     let line = setting.sshd.known_hosts_line();
     setting.write(
@@ -486,11 +412,7 @@ fn a_locked_key_is_asked_for_at_a_terminal() {
 fn host_aliases_of_the_configuration_are_followed() {
     let Some(setting) = setting() else { return };
     let address = setting.sshd.address();
-    std::fs::rename(
-        setting.home.path().join(".ssh/id_ed25519"),
-        setting.home.path().join(".ssh/mine"),
-    )
-    .expect("renamed");
+    std::fs::rename(setting.file(".ssh/id_ed25519"), setting.file(".ssh/mine")).expect("renamed");
     let config = "Include config.d/*\nHost behind\n  ProxyJump bastion\nHost *\n  IdentityFile ~/.ssh/mine\n";
     let alias = format!(
         "Host files\n  HostName {}\n  Port {}\n  User {}\n",
@@ -555,7 +477,7 @@ fn a_command_is_fed_and_read_byte_by_byte_as_it_is() {
     let Some(setting) = setting() else { return };
     let content = noise(50_000_000, 6);
     setting.write("in", &content);
-    let input = std::fs::File::open(setting.home.path().join("in")).expect("opens");
+    let input = std::fs::File::open(setting.file("in")).expect("opens");
     let output = setting
         .client(&["exec", &setting.sshd.server_url(), "--", "cat"])
         .stdin(input)
@@ -604,48 +526,6 @@ fn a_command_gets_a_terminal_that_follows_the_size_of_this_one() {
     setting.at_terminal(&script, &["exec", "-t", &url, "--", command]);
 }
 
-impl Setting {
-    /// Runs the client at a terminal of 24 rows and 80 columns, as a script of Python has it used.
-    fn at_terminal(&self, script: &str, arguments: &[&str]) {
-        let output = Command::new("python3")
-            .args(["-c", script, env!("CARGO_BIN_EXE_wharf")])
-            .args(arguments)
-            .current_dir(self.home.path())
-            .env("HOME", self.home.path())
-            .env_remove("SSH_AUTH_SOCK")
-            .env("TERM", "xterm")
-            .output()
-            .expect("starts");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{errors}");
-    }
-}
-
-const EXPECT: &str = r#"
-import os, pty, select, sys, time, fcntl, struct, termios
-def fail(what): sys.exit(what + ": " + repr(seen))
-pid, terminal = pty.fork()
-if pid == 0:
-    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))
-    os.execv(sys.argv[1], sys.argv[1:])
-seen = b""
-def expect(text):
-    global seen
-    deadline = time.monotonic() + 60
-    while text not in seen:
-        ready, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))
-        if not ready: fail("waited for " + repr(text))
-        try: piece = os.read(terminal, 65536)
-        except OSError: fail("ended before " + repr(text))
-        if not piece: fail("ended before " + repr(text))
-        seen += piece
-    seen = seen[seen.index(text) + len(text):]
-def send(text): os.write(terminal, text)
-def end(code):
-    _, status = os.waitpid(pid, 0)
-    if os.waitstatus_to_exitcode(status) != code: fail("exit " + str(status))
-"#;
-
 /// `cargo test --test client_sftp -- --ignored --nocapture` measures it.
 #[test]
 #[ignore = "takes half a minute and wants a machine of its own"]
@@ -673,7 +553,7 @@ fn over_a_hundred_milliseconds_a_download_is_twice_as_fast_as_openssh_has_it() {
             "UserKnownHostsFile=/dev/null",
         ])
         .arg(format!("{user}@127.0.0.1:{}", path.display()))
-        .arg(PathBuf::from(setting.home.path()).join("theirs"))
+        .arg(setting.file("theirs"))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let theirs = timed(&mut theirs);

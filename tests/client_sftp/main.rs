@@ -1,0 +1,9 @@
+//! The client over SSH, as people and scripts run it, against OpenSSH's server and Wharf's own.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests own the directories that they make"
+)]
+
+mod openssh;
+mod person;
