@@ -67,7 +67,9 @@ pub(super) async fn log_in(
 ) -> Result<(), ClientError> {
     let mut attempts = Attempts {
         login,
+        known: login.known_password().map_or(Known::Nothing, Known::Fresh),
         offered: MethodSet::empty(),
+        stages: 0,
         tried: Vec::new(),
     };
     match attempts.run(handle).await? {
@@ -84,10 +86,24 @@ enum Step {
     Next,
 }
 
+/// What there is to say of a password that nobody has to be asked for.
+enum Known {
+    /// It was not sent yet.
+    Fresh(Secret<String>),
+    /// There is none, or it has served: whoever can is asked.
+    Nothing,
+    /// It was wrong. It is not sent again, since servers count, and nobody is asked for
+    /// another one: a program gave it.
+    Refused,
+}
+
 struct Attempts<'l> {
     login: &'l SshLogin,
+    known: Known,
     /// What the server takes now.
     offered: MethodSet,
+    /// Proofs that it took and that were not all it wants (RFC 4252 §5.1).
+    stages: usize,
     /// What was tried, for people.
     tried: Vec<String>,
 }
@@ -98,23 +114,52 @@ impl Attempts<'_> {
         if let Step::Done = self.take_in(handle, asked)? {
             return Ok(Step::Done);
         }
+        for stage in 0..MOST_ROUNDS {
+            if let Step::Done = self.try_all(handle).await? {
+                return Ok(Step::Done);
+            }
+            if self.stages <= stage {
+                break;
+            }
+        }
+        Ok(Step::Next)
+    }
+
+    /// Tries every method once, until one is taken.
+    async fn try_all(&mut self, handle: &mut Handle<Watcher>) -> Result<Step, ClientError> {
+        let before = self.stages;
         if self.offers(MethodKind::PublicKey)
             && let Step::Done = self.show_keys(handle).await?
         {
             return Ok(Step::Done);
         }
         // What is known is tried before anybody is asked.
-        let knows_password = self.login.known_password().is_some();
-        if knows_password && let Step::Done = self.send_password(handle).await? {
+        if matches!(self.known, Known::Fresh(_))
+            && self.stages == before
+            && let Step::Done = self.send_password(handle).await?
+        {
             return Ok(Step::Done);
         }
-        if let Step::Done = self.answer_questions(handle).await? {
+        if self.stages == before
+            && let Step::Done = self.answer_questions(handle).await?
+        {
             return Ok(Step::Done);
         }
-        if !knows_password {
+        if self.stages == before {
             return self.send_password(handle).await;
         }
         Ok(Step::Next)
+    }
+
+    /// The password that is known, the first time.
+    fn take_known(&mut self) -> Option<Secret<String>> {
+        match std::mem::replace(&mut self.known, Known::Nothing) {
+            Known::Fresh(password) => Some(password),
+            other => {
+                self.known = other;
+                None
+            }
+        }
     }
 
     fn offers(&self, method: MethodKind) -> bool {
@@ -130,12 +175,18 @@ impl Attempts<'_> {
             AuthResult::Success => Ok(Step::Done),
             AuthResult::Failure { .. } if handle.is_closed() => Err(ClientError::Closed(None)),
             AuthResult::Failure {
-                remaining_methods, ..
+                remaining_methods,
+                partial_success,
             } => {
-                self.offered = remaining_methods;
+                self.turn_to(remaining_methods, partial_success);
                 Ok(Step::Next)
             }
         }
+    }
+
+    fn turn_to(&mut self, methods: MethodSet, was_taken: bool) {
+        self.offered = methods;
+        self.stages += usize::from(was_taken);
     }
 
     /// Shows the agent's keys that are among the files, its others, and the files' own.
@@ -231,13 +282,14 @@ impl Attempts<'_> {
     }
 
     async fn send_password(&mut self, handle: &mut Handle<Watcher>) -> Result<Step, ClientError> {
-        let mut known = self.login.known_password();
+        let before = self.stages;
         for _ in 0..MOST_ASKED {
-            if !self.offers(MethodKind::Password) {
+            if !self.offers(MethodKind::Password) || matches!(self.known, Known::Refused) {
                 break;
             }
+            let known = self.take_known();
             let was_known = known.is_some();
-            let password = match known.take() {
+            let password = match known {
                 Some(password) => password,
                 None => match self.ask_password().await {
                     Some(password) => password,
@@ -252,9 +304,11 @@ impl Attempts<'_> {
                 self.login.remember(password);
                 return Ok(Step::Done);
             }
-            // One that was given is not asked for again: a program gave it.
-            if was_known {
+            if self.stages > before {
                 break;
+            }
+            if was_known {
+                self.known = Known::Refused;
             }
         }
         Ok(Step::Next)
@@ -266,70 +320,87 @@ impl Attempts<'_> {
         self.login.prompter.ask(&prompt, true).await
     }
 
-    /// Keyboard-interactive. A single question that hides its answer is one for the password.
+    /// Keyboard-interactive, as often as a person may mistype.
     async fn answer_questions(
         &mut self,
         handle: &mut Handle<Watcher>,
     ) -> Result<Step, ClientError> {
+        let before = self.stages;
         for _ in 0..MOST_ASKED {
-            if !self.offers(MethodKind::KeyboardInteractive) {
+            if !self.offers(MethodKind::KeyboardInteractive) || self.stages > before {
                 break;
             }
-            let mut known = self.login.known_password();
-            let gave_known = known.is_some();
-            let mut response = handle
-                .authenticate_keyboard_interactive_start(&self.login.user, None)
-                .await?;
-            let mut rounds = 0;
-            loop {
-                match response {
-                    KeyboardInteractiveAuthResponse::Success => return Ok(Step::Done),
-                    KeyboardInteractiveAuthResponse::Failure {
-                        remaining_methods, ..
-                    } => {
-                        if handle.is_closed() {
-                            return Err(ClientError::Closed(None));
-                        }
-                        self.offered = remaining_methods;
-                        break;
-                    }
-                    KeyboardInteractiveAuthResponse::InfoRequest {
-                        name,
-                        instructions,
-                        prompts,
-                    } => {
-                        rounds += 1;
-                        if rounds > MOST_ROUNDS || prompts.len() > MOST_PROMPTS {
-                            return Err(ClientError::Protocol(
-                                "it asks questions without end".to_owned(),
-                            ));
-                        }
-                        let words = [name, instructions];
-                        let Some(answers) = self.answers(&words, &prompts, &mut known).await else {
-                            return Ok(Step::Next);
-                        };
-                        if rounds == 1 {
-                            self.tried.push("answers to its questions".to_owned());
-                        }
-                        response = handle
-                            .authenticate_keyboard_interactive_respond(answers)
-                            .await?;
-                    }
-                }
-            }
-            if gave_known {
-                break;
+            match self.answer_once(handle).await? {
+                Answered::Done => return Ok(Step::Done),
+                Answered::Refused => {}
+                Answered::NotAtAll => break,
             }
         }
         Ok(Step::Next)
     }
 
-    /// What a person, or the password that is known, answers; `None` where there is nobody.
+    async fn answer_once(&mut self, handle: &mut Handle<Watcher>) -> Result<Answered, ClientError> {
+        let mut response = handle
+            .authenticate_keyboard_interactive_start(&self.login.user, None)
+            .await?;
+        let mut given = Given::default();
+        for round in 0..MOST_ROUNDS {
+            match response {
+                KeyboardInteractiveAuthResponse::Success => {
+                    if let Some(password) = given.password {
+                        self.login.remember(password);
+                    }
+                    return Ok(Answered::Done);
+                }
+                KeyboardInteractiveAuthResponse::Failure {
+                    remaining_methods,
+                    partial_success,
+                } => {
+                    if handle.is_closed() {
+                        return Err(ClientError::Closed(None));
+                    }
+                    if given.was_known && !partial_success {
+                        self.known = Known::Refused;
+                    }
+                    self.turn_to(remaining_methods, partial_success);
+                    // A server that asks nothing would be asked again for nothing.
+                    return Ok(if round == 0 {
+                        Answered::NotAtAll
+                    } else {
+                        Answered::Refused
+                    });
+                }
+                KeyboardInteractiveAuthResponse::InfoRequest {
+                    name,
+                    instructions,
+                    prompts,
+                } if prompts.len() <= MOST_PROMPTS => {
+                    let words = [name, instructions];
+                    let Some(answers) = self.answers(&words, &prompts, &mut given).await else {
+                        return Ok(Answered::NotAtAll);
+                    };
+                    if round == 0 {
+                        self.tried.push("answers to its questions".to_owned());
+                    }
+                    response = handle
+                        .authenticate_keyboard_interactive_respond(answers)
+                        .await?;
+                }
+                KeyboardInteractiveAuthResponse::InfoRequest { .. } => break,
+            }
+        }
+        Err(ClientError::Protocol(
+            "it asks questions without end".to_owned(),
+        ))
+    }
+
+    /// What a person answers, or the password that is known, where a single question hides its
+    /// answer; `None` where there is nobody.
     async fn answers(
-        &self,
+        &mut self,
         words: &[String; 2],
         prompts: &[Prompt],
-        known: &mut Option<Secret<String>>,
+        given: &mut Given,
     ) -> Option<Vec<String>> {
         let mut answers = Vec::new();
         let about: String = words
@@ -338,20 +409,22 @@ impl Attempts<'_> {
             .map(|words| format!("{}\n", escape_for_display(words.trim().as_bytes())))
             .collect();
         for prompt in prompts {
-            let is_password = prompts.len() == 1 && !prompt.echo;
-            let answer = match known.take().filter(|_| is_password) {
+            let is_password = prompts.len() == 1 && !prompt.echo && given.password.is_none();
+            let known = is_password.then(|| self.take_known()).flatten();
+            given.was_known |= known.is_some();
+            let answer = match known {
                 Some(password) => password,
+                None if is_password && matches!(self.known, Known::Refused) => return None,
                 None => {
                     let question = escape_for_display(prompt.prompt.as_bytes());
                     let question = format!("{about}{question}");
-                    let answer = self.login.prompter.ask(&question, !prompt.echo).await?;
-                    if is_password {
-                        self.login.remember(answer.clone());
-                    }
-                    answer
+                    self.login.prompter.ask(&question, !prompt.echo).await?
                 }
             };
             answers.push(answer.expose().clone());
+            if is_password {
+                given.password = Some(answer);
+            }
         }
         Some(answers)
     }
@@ -366,6 +439,22 @@ impl Attempts<'_> {
         };
         format!("the server takes {}; {tried}", takes.join(", "))
     }
+}
+
+/// How the questions of a server were met.
+enum Answered {
+    Done,
+    /// The answers were wrong, or not all that it wants.
+    Refused,
+    /// There were none, or nobody to answer them.
+    NotAtAll,
+}
+
+/// What was given of a password while the questions of one login were answered.
+#[derive(Default)]
+struct Given {
+    password: Option<Secret<String>>,
+    was_known: bool,
 }
 
 /// The agent, and its keys; nothing where there is none that answers.

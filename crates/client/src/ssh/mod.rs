@@ -120,3 +120,6 @@ impl Connector for SshServer {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod login_tests;
