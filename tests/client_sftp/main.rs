@@ -6,4 +6,5 @@
 )]
 
 mod openssh;
+mod ours;
 mod person;
