@@ -7,7 +7,7 @@
 )]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -274,7 +274,7 @@ fn nonsense_on_the_socket_is_answered_or_closed_and_never_kept() {
         let mut stream = UnixStream::connect(wharf.data().join("admin.sock")).expect("connects");
         // It may be closed before everything is written.
         let _ = stream.write_all(request);
-        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.shutdown(Shutdown::Write);
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
         answer
@@ -463,6 +463,75 @@ fn behind_a_proxy_everything_goes_by_the_address_that_it_announces() {
     assert!(passive.contains("(198,51,100,1,"), "{passive}");
     server.await_log(&["logged in", "192.0.2.7:50123"]);
     assert_eq!(json(&wharf, &["sessions"])[0]["peer"], "192.0.2.7:50123");
+}
+
+/// Passes connections on to `server` as the proxy 127.0.0.9 would, behind `header`; where it listens.
+fn proxy_in_front_of(server: SocketAddr, header: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let mut server = connect_from("127.0.0.9", server);
+            server.write_all(header.as_bytes()).expect("sent");
+            let copy = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+            let (from_server, to_client) = (copy(&server), copy(&client));
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut &from_server, &mut &to_client);
+                let _ = to_client.shutdown(Shutdown::Both);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut &client, &mut &server);
+                let _ = server.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn behind_a_proxy_ssh_goes_by_the_address_that_it_announces() {
+    let wharf = wharf();
+    let config = wharf.configure(
+        "[ssh]\nproxies = [\"127.0.0.9\"]\ndeny = [\"192.0.2.66\"]\n[login]\nmax_failures = 1\ndelay = \"0s\"\n",
+    );
+    let server = wharf.serve(&["--ssh", "127.0.0.1:0", "--config", &config]);
+    let greeted = |source: &str, header: &str| {
+        let mut stream = connect_from(source, server.ssh());
+        // Who is no proxy may be refused before this is sent.
+        let _ = stream.write_all(header.as_bytes());
+        first_line(stream).starts_with("SSH-2.0-Wharf")
+    };
+    let header = "PROXY TCP4 192.0.2.7 198.51.100.1 50123 22\r\n";
+    assert!(greeted("127.0.0.9", header));
+    assert!(
+        !greeted("127.0.0.1", header),
+        "no proxy may announce nobody"
+    );
+    let denied = "PROXY TCP4 192.0.2.66 198.51.100.1 50123 22\r\n";
+    assert!(!greeted("127.0.0.9", denied));
+
+    let proxy = proxy_in_front_of(server.ssh(), header);
+    let url = format!("sftp://alice@{proxy}/");
+    let list = |password: &str| {
+        wharf
+            .command(&["ls", "--accept-new", "--retries", "0", &url])
+            .env("HOME", wharf.scratch())
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("SSH_AUTH_SOCK")
+            .env("WHARF_PASSWORD", password)
+            .stdin(Stdio::null())
+            .output()
+            .expect("starts")
+    };
+    let output = list("secret");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    server.await_log(&["logged in", "192.0.2.7:50123"]);
+    // A ban is one of whom the proxy announces, too.
+    assert_eq!(list("wrong").status.code(), Some(4));
+    assert!(!greeted("127.0.0.9", header));
+    let other = "PROXY TCP4 203.0.113.7 198.51.100.1 50123 22\r\n";
+    assert!(greeted("127.0.0.9", other));
 }
 
 /// HAProxy in front of a server; killed when it is dropped.
