@@ -414,6 +414,27 @@ fn a_reader_that_has_enough_ends_cat_quietly() {
 }
 
 #[test]
+fn a_program_that_stops_listening_ends_the_transfer_quietly() {
+    let setting = setting();
+    std::fs::write(setting.wharf.home("alice").join("big"), noise(8 << 20, 11)).expect("written");
+    let arguments = ["get", "--json", "--limit-rate", "1MiB", &setting.url("big")];
+    let mut child = setting.client(&arguments).spawn().expect("starts");
+    let mut told = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    told.read_line(&mut line).expect("reads");
+    assert!(line.contains("\"progress\""), "{line}");
+    drop(told);
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(!setting.scratch.join("big").exists());
+    // What had come is taken up again.
+    let objects = setting.objects(&["get", "--json", &setting.url("big")]);
+    let offset = of_event(&objects, "transferred")["resumed_at"].as_u64();
+    assert!(offset.is_some_and(|offset| offset < 8 << 20), "{offset:?}");
+}
+
+#[test]
 fn entries_that_are_left_out_are_counted() {
     let setting = setting();
     setting.write("tree/file", b"x");

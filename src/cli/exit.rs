@@ -35,10 +35,22 @@ const CODES: [(u8, &str); 13] = [
 /// What a shell reports for a program that SIGINT ended.
 const INTERRUPTED: u8 = 130;
 
+/// What a shell reports for a program that SIGPIPE ended.
+const UNREAD: u8 = 141;
+
+/// The codes beyond [`CODES`].
+const SIGNALS: [(u8, &str); 2] = [
+    (INTERRUPTED, "interrupted"),
+    (
+        UNREAD,
+        "stopped early, since nobody reads the output any more",
+    ),
+];
+
 /// The table of exit codes as help shows it.
 pub(super) fn help() -> String {
     let mut text = "Exit codes:".to_owned();
-    for (code, meaning) in CODES.into_iter().chain([(INTERRUPTED, "interrupted")]) {
+    for (code, meaning) in CODES.into_iter().chain(SIGNALS) {
         text.push_str(&format!("\n{code:>5}  {meaning}"));
     }
     text
@@ -74,14 +86,22 @@ pub(crate) enum CliError {
     Told(ErrorKind),
     /// A command on a server ended with this code; what there was to say was said.
     Ended(u8),
+    /// Whoever read the output has gone, so that nothing is left to say.
+    Unread,
 }
 
 impl CliError {
+    /// Whether `main` has something to say of it.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self, Self::Told(_) | Self::Ended(_) | Self::Unread)
+    }
+
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Ended(code) => *code,
+            Self::Unread => UNREAD,
             Self::Client(kind, _) | Self::Told(kind) => code_of(*kind),
         })
     }
@@ -93,6 +113,7 @@ impl CliError {
             Self::Usage(_) => ErrorKind::Usage,
             Self::Client(kind, _) | Self::Told(kind) => *kind,
             Self::Ended(_) => ErrorKind::Refused,
+            Self::Unread => ErrorKind::Interrupted,
         }
     }
 
@@ -103,6 +124,7 @@ impl CliError {
             Self::Usage(_) => ErrorKind::Usage.name(),
             Self::Client(kind, _) | Self::Told(kind) => kind.name(),
             Self::Ended(_) => "ended",
+            Self::Unread => "unread",
         }
     }
 
@@ -166,6 +188,7 @@ impl std::fmt::Display for CliError {
             Self::Failed(text) | Self::Usage(text) | Self::Client(_, text) => f.write_str(text),
             Self::Told(_) => f.write_str("not everything was done"),
             Self::Ended(code) => write!(f, "the command ended with {code}"),
+            Self::Unread => f.write_str("nobody reads the output any more"),
         }
     }
 }

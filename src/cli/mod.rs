@@ -110,7 +110,7 @@ pub(crate) fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !matches!(error, CliError::Told(_) | CliError::Ended(_)) {
+            if !error.is_silent() {
                 eprintln!("wharf: {error}");
             }
             error.exit_code()

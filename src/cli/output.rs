@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use wharf_client::{
     Direction, Done, DryStep, Event, Evidence, LeftOut, Observer, Outcome, Side, SkipReason,
     Summary, TransferId, Verified,
@@ -36,6 +37,8 @@ pub(super) struct Output {
     /// What is under way. A lock because transfers report from many tasks;
     /// never held across an await.
     state: Mutex<State>,
+    /// Whoever read standard output has gone.
+    unread: CancellationToken,
 }
 
 #[derive(Default)]
@@ -69,7 +72,13 @@ impl Output {
             style,
             bars,
             state: Mutex::default(),
+            unread: CancellationToken::new(),
         }
+    }
+
+    /// Cancelled once whoever read standard output has gone.
+    pub(super) fn unread(&self) -> &CancellationToken {
+        &self.unread
     }
 
     /// Whether lines are for programs.
@@ -149,8 +158,9 @@ impl Output {
 
     fn print(&self, line: &str) {
         self.bars.suspend(|| {
-            // A reader that is gone wants no more lines.
-            let _ = writeln!(std::io::stdout(), "{line}");
+            if writeln!(std::io::stdout(), "{line}").is_err() {
+                self.unread.cancel();
+            }
         });
     }
 

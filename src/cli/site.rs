@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wharf_client::{
-    ClientError, Connector, Credentials, DataMode, Deadlines, Found, FtpServer, Overwrite, Policy,
-    Pool, RemoteUrl, Resume, Scheme, SshServer, TransferOptions, Transfers, UrlPath, expand,
-    find_in_netrc,
+    ClientError, Connector, Credentials, DataMode, Deadlines, ErrorKind, Found, FtpServer,
+    Overwrite, Policy, Pool, RemoteUrl, Resume, Scheme, SshServer, TransferOptions, Transfers,
+    UrlPath, expand, find_in_netrc,
 };
 use wharf_model::{ByteSize, Secret, VirtualPath, escape_for_display};
 
@@ -394,6 +394,7 @@ where
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let cancel = cancel_on_interrupt();
+        cancel_when_unread(&cancel, &output);
         let site = Site::open(args, url, sessions, Arc::clone(&output), cancel).await?;
         let result = operation(&site).await;
         site.output.end_bars();
@@ -403,7 +404,19 @@ where
     // A thread that still reads a local file keeps nobody waiting.
     runtime.shutdown_background();
     tell_program(&output, &result);
-    result
+    result.map_err(|error| match error.kind() {
+        ErrorKind::Interrupted if output.unread().is_cancelled() => CliError::Unread,
+        _ => error,
+    })
+}
+
+/// Ends the command once nobody reads what it says, as with `| head`.
+fn cancel_when_unread(cancel: &CancellationToken, output: &Output) {
+    let (cancel, unread) = (cancel.clone(), output.unread().clone());
+    tokio::spawn(async move {
+        unread.cancelled().await;
+        cancel.cancel();
+    });
 }
 
 /// Tells a program why a command failed; a person reads it on standard error.
