@@ -435,6 +435,90 @@ fn a_program_that_stops_listening_ends_the_transfer_quietly() {
 }
 
 #[test]
+fn standard_input_is_uploaded_as_it_comes_and_verified() {
+    let setting = setting();
+    let content = noise(3_000_000, 12);
+    setting.write("piped", &content);
+    let put = |options: &[&str], path: &str| {
+        let url = setting.url(path);
+        let file = std::fs::File::open(setting.scratch.join("piped")).expect("opens");
+        let arguments = [&["put", "--json"], options, &["-", &url]].concat();
+        let output = setting.client(&arguments).stdin(file).output();
+        let output = output.expect("starts");
+        (output.status.code(), objects(&output.stdout))
+    };
+    // Slow enough that progress is told.
+    let (code, told) = put(&["--limit-rate", "2MiB"], "new");
+    assert_eq!(code, Some(0), "{told:?}");
+    assert!(of_event(&told, "progress")["size"].is_null(), "{told:?}");
+    let file = of_event(&told, "transferred");
+    assert_eq!(file["verified"], "BLAKE3", "{file}");
+    assert_eq!(file["size"], 3_000_000, "{file}");
+    assert!(setting.stored("new") == content);
+
+    setting.write("piped", b"shorter");
+    let (code, told) = put(&["--overwrite", "never"], "new");
+    assert_eq!(code, Some(0), "{told:?}");
+    of_event(&told, "skipped");
+    assert!(setting.stored("new") == content);
+    assert_eq!(put(&[], "new").0, Some(0));
+    assert_eq!(setting.stored("new"), b"shorter");
+}
+
+#[test]
+fn standard_input_needs_a_name_and_goes_alone() {
+    let setting = setting();
+    std::fs::create_dir(setting.wharf.home("alice").join("in")).expect("made");
+    for path in ["", "new/", "in"] {
+        let error = setting.fail(&["put", "-", &setting.url(path)], 2);
+        assert!(error.contains("standard input has no name"), "{error}");
+    }
+    assert!(!setting.wharf.home("alice").join("new").exists());
+    setting.write("file", b"");
+    let error = setting.fail(&["put", "file", "-", &setting.url("in/")], 2);
+    assert!(error.contains("goes alone"), "{error}");
+    // A file of that name.
+    setting.write("-", b"dash");
+    setting.succeed(&["put", "./-", &setting.url("in/")]);
+    assert_eq!(setting.stored("in/-"), b"dash");
+}
+
+#[test]
+fn standard_input_that_is_interrupted_leaves_no_whole_file() {
+    let setting = setting();
+    let url = setting.url("cut");
+    let arguments = ["put", "--json", "--limit-rate", "4MiB", "-", &url];
+    let mut child = setting
+        .client(&arguments)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut input = child.stdin.take().expect("piped");
+    // Without an end, until nobody reads it.
+    let feed = std::thread::spawn(move || while input.write_all(&[7; 65_536]).is_ok() {});
+    let mut told = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let progress = told.next().expect("a line").expect("text");
+    assert!(progress.contains("\"progress\""), "{progress}");
+    let status = Command::new("kill")
+        .args(["-s", "INT", &child.id().to_string()])
+        .status()
+        .expect("kill(1) runs");
+    assert!(status.success());
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    feed.join().expect("no panic");
+    let mark = || {
+        let file = setting.wharf.home("alice").join("cut");
+        rustix::fs::getxattr(file, "user.wharf.incomplete", &mut [0u8; 64][..])
+    };
+    // The server may hear of it a little later.
+    while mark() == Err(rustix::io::Errno::NOENT) {
+        std::thread::yield_now();
+    }
+    assert!(mark().is_ok(), "{:?}", mark());
+}
+
+#[test]
 fn entries_that_are_left_out_are_counted() {
     let setting = setting();
     setting.write("tree/file", b"x");

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use wharf_client::{
-    ClientError, Direction, Listed, MirrorEnds, MirrorOptions, Summary, Upload, UrlPath, Work,
-    make_directories, mirror, run_batch, stat,
+    ClientError, Direction, Listed, MirrorEnds, MirrorOptions, RemoteUrl, Summary, Upload, UrlPath,
+    Work, make_directories, mirror, run_batch, stat,
 };
 use wharf_model::{EntryKind, VirtualPath};
 
@@ -16,17 +16,19 @@ use crate::cli::site::{Site, SiteArgs, TransferArgs, UrlArgument, run as run_on_
 #[derive(clap::Args)]
 #[command(after_help = "\
 The copies' digests are compared where the server makes any. An upload that was cut is resumed by the same command,
-once the server's digest proves what is there.
+once the server's digest proves what is there. Standard input comes once, so that such an upload is not resumed, and
+not tried again.
 
 Examples:
   wharf put big.iso ftp://alice@files.example/
+  tar cz photos | wharf put - sftp://alice@files.example/photos.tar.gz
   wharf put -r photos ftp://alice@files.example/archive/     (makes archive, if it is missing)")]
 pub(crate) struct Args {
     #[command(flatten)]
     site: SiteArgs,
     #[command(flatten)]
     flags: Flags,
-    /// What to upload
+    /// What to upload; - is standard input
     #[arg(required = true, value_name = "LOCAL")]
     sources: Vec<PathBuf>,
     /// Where to: a directory, or a new name
@@ -47,10 +49,43 @@ pub(super) struct Flags {
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
     let jobs = args.flags.transfer.jobs();
     let target = args.target.parse()?;
+    if args.sources.iter().any(|source| source.as_os_str() == "-") {
+        return put_standard_input(&args, &target);
+    }
     // Before the login: a wrong local name should cost nothing.
     let sources = find_sources(&args.flags, &args.sources)?;
     run_on_site(&args.site, &target, jobs, async |site| {
         put(site, &args.flags, sources, Some(&target.path)).await
+    })
+}
+
+/// Uploads what comes through standard input.
+fn put_standard_input(args: &Args, target: &RemoteUrl) -> Result<(), CliError> {
+    if args.sources.len() > 1 {
+        return Err(CliError::Usage(
+            "- is standard input and goes alone; ./- is a file of that name".to_owned(),
+        ));
+    }
+    let no_name = || {
+        CliError::Usage(format!(
+            "{target}: standard input has no name; let the URL end in the name of the file"
+        ))
+    };
+    if target.path.names_directory() {
+        return Err(no_name());
+    }
+    run_on_site(&args.site, target, 1, async |site| {
+        let Place::Named(path) = place(site, Some(&target.path), 1).await? else {
+            return Err(no_name());
+        };
+        let transfers = site.transfers(&args.flags.transfer);
+        let uploaded = transfers
+            .upload_stream(std::io::stdin(), "standard input", &path)
+            .await;
+        // The error was told when it came.
+        uploaded
+            .map(drop)
+            .map_err(|error| CliError::Told(error.kind()))
     })
 }
 

@@ -201,6 +201,21 @@ fn trees_are_mirrored_both_ways_with_progress() {
 }
 
 #[test]
+fn standard_input_is_uploaded_and_verified() {
+    let setting = setting(&[]);
+    let content = noise(3_000_000, 5);
+    setting.write("piped", &content);
+    let input = std::fs::File::open(setting.file("piped")).expect("opens");
+    let url = setting.url("new");
+    let mut put = setting.client(&["put", "-", &url]);
+    let output = put.stdin(input).output().expect("starts");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(told.contains("verified by BLAKE3"), "{told}");
+    assert!(setting.stored("new") == content);
+}
+
+#[test]
 fn the_shell_works_over_ssh() {
     let setting = setting(&[]);
     setting.write("here", b"content");

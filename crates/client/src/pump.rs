@@ -114,13 +114,13 @@ pub(crate) async fn pump_to_file(
     received.map(|()| hasher)
 }
 
-/// Writes `file` from where it stands to its end into `target`. Returns the
-/// hasher, fed with what was sent.
+/// Writes `file` from where it stands to its end into `target`, as it comes: it may be a pipe.
+/// Returns the hasher, fed with what was sent. After an error a thread may still read.
 ///
 /// # Errors
 /// As [`pump_to_file`].
-pub(crate) async fn pump_from_file(
-    mut file: File,
+pub(crate) async fn pump_from(
+    mut file: impl Read + Send + 'static,
     target: &mut dyn RemoteWrite,
     mut hasher: Option<Hasher>,
     context: &PumpContext<'_>,
@@ -134,7 +134,7 @@ pub(crate) async fn pump_from_file(
     }
     let reader = tokio::task::spawn_blocking(move || {
         while let Some(mut buffer) = empty.blocking_recv() {
-            let filled = read_full(&mut file, &mut buffer)?;
+            let filled = read_some(&mut file, &mut buffer)?;
             if filled == 0 {
                 break;
             }
@@ -148,7 +148,15 @@ pub(crate) async fn pump_from_file(
         Ok(hasher)
     });
     let sent = async {
-        while let Some((buffer, filled)) = full.recv().await {
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = context.cancel.cancelled() => return Err(ClientError::Interrupted),
+                next = full.recv() => next,
+            };
+            let Some((buffer, filled)) = next else {
+                return Ok(());
+            };
             let piece = buffer.get(..filled).unwrap_or_default();
             context.pay(filled).await;
             tokio::select! {
@@ -160,14 +168,14 @@ pub(crate) async fn pump_from_file(
             // Closed when the reader has reached the end.
             let _ = empty_sender.try_send(buffer);
         }
-        Ok(())
     }
     .await;
     drop(empty_sender);
     drop(full);
+    // The reader may wait for a pipe in which nothing comes.
+    sent?;
     let read = reader.await.expect("the reader does not panic");
-    let hasher = read.map_err(|source| context.local(source))?;
-    sent.map(|()| hasher)
+    read.map_err(|source| context.local(source))
 }
 
 /// Hashes the first `bytes` of `file`, which is at its begin, and leaves it behind them.
@@ -204,14 +212,22 @@ pub(crate) async fn hash_begin(
 fn read_full(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match file.read(room) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match read_some(file, room)? {
+            0 => break,
+            count => filled += count,
         }
     }
     Ok(filled)
+}
+
+/// Reads what there is, and waits where there is nothing yet.
+fn read_some(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
 }
 
 /// A buffer that came back, or a new one as long as there are not [`BUFFERS`].

@@ -17,8 +17,10 @@ use crate::local::{CommitOptions, LocalEntry, LocalSource, LocalTree, PartialFil
 use crate::plan::{Action, Facts, Origin, Partial, Policy, Resume, SkipReason, Transfer, plan};
 use crate::pool::{Lease, Pool};
 use crate::progress::{Direction, Done, Event, Evidence, Observer, Outcome, TransferId, Verified};
-use crate::pump::{PumpContext, hash_begin, pump_from_file, pump_to_file};
+use crate::pump::{PumpContext, hash_begin, pump_from, pump_to_file};
 use crate::remote::{Precision, RemoteEntry, RemotePartial, WriteStart};
+
+mod stream;
 
 /// Moves files between a server and the local disk.
 pub struct Transfers {
@@ -163,8 +165,31 @@ impl Transfers {
 
     /// Tries the job until it succeeds, fails for good or has failed too often.
     async fn attempts(&self, job: Job<'_>) -> Result<Outcome, ClientError> {
-        let mut attempt = Attempt {
-            job,
+        let mut attempt = self.first_attempt(job.direction(), job.name());
+        let started = Instant::now();
+        loop {
+            attempt.was_whole = true;
+            let result = self.until_cancelled(self.once(job, &mut attempt)).await;
+            let error = match result {
+                Ok(done) => return Ok(self.tell_done(&attempt, done, started)),
+                Err(error) => error,
+            };
+            let is_the_networks = !matches!(error, ClientError::SourceChanged);
+            if is_the_networks && attempt.position() >= attempt.furthest + PROGRESS_BYTES {
+                // The network is bad and not hopeless: a long file gets through in pieces.
+                attempt.retries = 0;
+            }
+            attempt.furthest = attempt.furthest.max(attempt.position());
+            if !self.wait_for_retry(&mut attempt, &error).await {
+                return Err(self.tell_failed(&attempt, error));
+            }
+        }
+    }
+
+    fn first_attempt<'a>(&self, direction: Direction, name: &'a [u8]) -> Attempt<'a> {
+        Attempt {
+            direction,
+            name,
             id: TransferId(self.next_id.fetch_add(1, Ordering::Relaxed)),
             number: 1,
             retries: 0,
@@ -176,44 +201,32 @@ impl Transfers {
             traced: None,
             size: 0,
             verified: Verified::No,
-        };
-        let started = Instant::now();
-        loop {
-            attempt.was_whole = true;
-            let result = self.until_cancelled(self.once(&mut attempt)).await;
-            let error = match result {
-                Ok(done) => {
-                    let outcome = attempt.outcome(done, started.elapsed());
-                    self.observer.observe(Event::Finished {
-                        id: attempt.id,
-                        direction: job.direction(),
-                        name: job.name(),
-                        outcome: &outcome,
-                    });
-                    return Ok(outcome);
-                }
-                Err(error) => error,
-            };
-            let is_the_networks = !matches!(error, ClientError::SourceChanged);
-            if is_the_networks && attempt.position() >= attempt.furthest + PROGRESS_BYTES {
-                // The network is bad and not hopeless: a long file gets through in pieces.
-                attempt.retries = 0;
-            }
-            attempt.furthest = attempt.furthest.max(attempt.position());
-            if !self.wait_for_retry(&mut attempt, &error).await {
-                self.observer.observe(Event::Failed {
-                    id: attempt.id,
-                    direction: job.direction(),
-                    name: job.name(),
-                    error: &error,
-                });
-                return Err(error);
-            }
         }
     }
 
-    async fn once(&self, attempt: &mut Attempt<'_>) -> Result<Done, ClientError> {
-        match attempt.job {
+    fn tell_done(&self, attempt: &Attempt<'_>, done: Done, started: Instant) -> Outcome {
+        let outcome = attempt.outcome(done, started.elapsed());
+        self.observer.observe(Event::Finished {
+            id: attempt.id,
+            direction: attempt.direction,
+            name: attempt.name,
+            outcome: &outcome,
+        });
+        outcome
+    }
+
+    fn tell_failed(&self, attempt: &Attempt<'_>, error: ClientError) -> ClientError {
+        self.observer.observe(Event::Failed {
+            id: attempt.id,
+            direction: attempt.direction,
+            name: attempt.name,
+            error: &error,
+        });
+        error
+    }
+
+    async fn once(&self, job: Job<'_>, attempt: &mut Attempt<'_>) -> Result<Done, ClientError> {
+        match job {
             Job::Download(download) => self.download_once(download, attempt).await,
             Job::Upload(upload) => self.upload_once(upload, attempt).await,
         }
@@ -266,7 +279,7 @@ impl Transfers {
         };
         self.observer.observe(Event::Retrying {
             id: attempt.id,
-            name: attempt.job.name(),
+            name: attempt.name,
             attempt: attempt.number,
             after,
             error,
@@ -546,7 +559,7 @@ impl Transfers {
         let mut write = session.open_write(&upload.remote, start).await?;
         let advanced = |bytes| attempt.advance(self, bytes);
         let context = self.pump_context(&advanced, &shown);
-        let hasher = pump_from_file(file, &mut *write, hasher, &context).await?;
+        let hasher = pump_from(file, &mut *write, hasher, &context).await?;
         if source.has_changed().map_err(local)? {
             // Dropped unfinished, the copy counts as cut and not as the file.
             return Err(ClientError::SourceChanged);
@@ -763,7 +776,9 @@ impl<'a> Job<'a> {
 
 /// What the attempts at one file share.
 struct Attempt<'a> {
-    job: Job<'a>,
+    direction: Direction,
+    /// What the transfer is called in events.
+    name: &'a [u8],
     id: TransferId,
     /// Counts from 1 over all attempts.
     number: u32,
@@ -843,8 +858,8 @@ impl Attempt<'_> {
         self.position.store(offset, Ordering::Relaxed);
         transfers.observer.observe(Event::Started {
             id: self.id,
-            direction: self.job.direction(),
-            name: self.job.name(),
+            direction: self.direction,
+            name: self.name,
             size,
             offset,
             evidence,
