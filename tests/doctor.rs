@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::Value;
-use wharf_testkit::{Peer, Wharf};
+use wharf_testkit::{Peer, Sshd, Wharf};
 
 /// What `wharf doctor --json` has told, and its exit code.
 struct Told {
@@ -51,6 +51,7 @@ fn command(wharf: &Wharf, arguments: &[&str]) -> Command {
         .env("WHARF_PASSWORD", "secret")
         .env("HOME", &scratch)
         .env_remove("XDG_CONFIG_HOME")
+        .env_remove("SSH_AUTH_SOCK")
         .current_dir(&scratch)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -393,4 +394,152 @@ fn an_interrupted_examination_leaves_no_file() {
         .expect("a folder")
         .count();
     assert_eq!(left, 0, "the file is left behind");
+}
+
+/// The steps of a session over SSH that change nothing.
+const OVER_SSH: [&str; 12] = [
+    "resolve",
+    "connect",
+    "greeting",
+    "exchange",
+    "host key",
+    "methods",
+    "login",
+    "sftp",
+    "directory",
+    "features",
+    "digests",
+    "list",
+];
+
+const ROUND_TRIP: [&str; 7] = [
+    "upload", "clock", "names", "digest", "download", "resume", "delete",
+];
+
+#[test]
+fn a_server_of_ours_is_well_over_ssh() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    wharf.add_user("bob", &["--rule", "/=list,read"]);
+    let server = wharf.serve(&["--ssh", "127.0.0.1:0"]);
+    let port = server.ssh().port();
+    let url = format!("sftp://alice@localhost:{port}/");
+    let told = doctor(&wharf, &["--accept-new", &url]);
+    assert_eq!(told.code, Some(0), "{:#?}", told.steps);
+    for step in OVER_SSH.iter().chain(&ROUND_TRIP) {
+        assert_eq!(told.result(step), "ok", "{:#?}", told.step(step));
+    }
+    told.says("greeting", "detail", "SSH-2.0-Wharf");
+    told.says(
+        "exchange",
+        "detail",
+        "mlkem768x25519-sha256, aes256-gcm@openssh.com",
+    );
+    told.says("host key", "detail", "ssh-ed25519 SHA256:");
+    told.says("host key", "detail", "trusted from now on");
+    told.says(
+        "methods",
+        "detail",
+        "publickey, keyboard-interactive, password",
+    );
+    told.says("login", "detail", "by a password");
+    told.says("sftp", "detail", "version 3 with posix-rename@openssh.com");
+    told.says("digests", "detail", "BLAKE3");
+    told.says("digests", "detail", "by check-file");
+    assert_eq!(told.result("idle"), "skip");
+    assert_eq!(wharf.usage("alice"), (0, 0));
+
+    let told = doctor(&wharf, &["--read-only", &url]);
+    assert_eq!(told.code, Some(0), "{:#?}", told.steps);
+    told.says("host key", "detail", "known");
+    assert_eq!(told.result("upload"), "skip");
+    // Where nothing may be written, nothing is.
+    let told = doctor(&wharf, &[&format!("sftp://bob@localhost:{port}/")]);
+    assert_eq!(told.code, Some(0), "{:#?}", told.steps);
+    told.says("upload", "detail", "may not write");
+    let text = run(&wharf, &[&url]);
+    let shown = String::from_utf8_lossy(&text.stdout);
+    assert!(shown.contains("ok    host key    ssh-ed25519"), "{shown}");
+}
+
+#[test]
+fn logins_over_ssh_that_fail_are_told_with_what_to_do() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let server = wharf.serve(&["--ssh", "127.0.0.1:0"]);
+    let url = format!("sftp://alice@{}/", server.ssh());
+    let stranger = doctor(&wharf, &[&url]);
+    assert_eq!(stranger.code, Some(12), "{:#?}", stranger.steps);
+    stranger.says("host key", "detail", "is not known");
+    stranger.says("host key", "advice", "--accept-new");
+
+    let wrong = format!("sftp://alice:wrong@{}/", server.ssh());
+    let told = doctor(&wharf, &["--accept-new", &wrong]);
+    assert_eq!(told.code, Some(4), "{:#?}", told.steps);
+    assert_eq!(told.result("methods"), "ok");
+    told.says("login", "detail", "tried in vain: a password");
+    told.says("login", "advice", "--identity");
+
+    let pins = wharf.scratch().join(".config/wharf/known_hosts");
+    let known = std::fs::read_to_string(&pins).expect("was remembered");
+    let name = known.split(' ').next().expect("a name");
+    let other = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+    std::fs::write(&pins, format!("{name} ssh-ed25519 {other}\n")).expect("written");
+    let told = doctor(&wharf, &["--accept-new", &url]);
+    assert_eq!(told.code, Some(12), "{:#?}", told.steps);
+    told.says("host key", "detail", "HAS CHANGED");
+    told.says("host key", "advice", "do not log in before");
+}
+
+#[test]
+fn what_does_not_speak_ssh_is_told_with_what_to_do() {
+    let wharf = wharf();
+    let server = wharf.serve(&[]);
+    let told = doctor(&wharf, &[&format!("sftp://alice@{}/", server.v4())]);
+    assert_eq!(told.code, Some(9), "{:#?}", told.steps);
+    told.says("greeting", "detail", "it does not speak SSH: 220 ");
+    told.says("greeting", "advice", "FTP is ftp://");
+
+    // The kernel accepts and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("bound");
+    let url = format!("sftp://alice@{address}/");
+    let told = doctor(&wharf, &["--timeout", "1", &url]);
+    assert_eq!(told.code, Some(8), "{:#?}", told.steps);
+    assert_eq!(told.result("connect"), "ok");
+    told.says("greeting", "detail", "silent for 1 s");
+    drop(silent);
+    let told = doctor(&wharf, &[&url]);
+    assert_eq!(told.code, Some(8));
+    told.says("connect", "advice", "22 for sftp://");
+}
+
+#[test]
+fn sshd_is_examined() {
+    for (configuration, digests, detail) in [
+        ("", "ok", "MD5 by a command of the server's"),
+        ("ForceCommand internal-sftp", "warn", "makes none"),
+    ] {
+        let Some(sshd) = Sshd::start(configuration) else {
+            return;
+        };
+        let wharf = wharf();
+        let folder = wharf.scratch().join(".ssh");
+        std::fs::create_dir_all(&folder).expect("made");
+        std::fs::copy(sshd.key("key"), folder.join("id_ed25519")).expect("copied");
+        std::fs::write(folder.join("known_hosts"), sshd.known_hosts_line()).expect("written");
+        let told = doctor(&wharf, &[&sshd.url("")]);
+        assert_eq!(told.code, Some(0), "{:#?}", told.steps);
+        for step in OVER_SSH {
+            let expected = if step == "digests" { digests } else { "ok" };
+            assert_eq!(told.result(step), expected, "{:#?}", told.step(step));
+        }
+        told.says("digests", "detail", detail);
+        told.says("login", "detail", "id_ed25519");
+        for step in ["upload", "clock", "names", "download", "resume", "delete"] {
+            assert_eq!(told.result(step), "ok", "{:#?}", told.step(step));
+        }
+        let left = std::fs::read_dir(sshd.root()).expect("a folder").count();
+        assert_eq!(left, 0, "the file is left behind");
+    }
 }

@@ -441,7 +441,7 @@ fn what_belongs_to_ftp_is_refused_with_sftp() {
     for arguments in [
         &["ls", "--active", &url][..],
         &["ls", "--tls", "off", &url],
-        &["doctor", &url],
+        &["doctor", "--try-active", &url],
         &["exec", &url, "--", "true"],
     ] {
         let code = if arguments[0] == "exec" { 255 } else { 2 };

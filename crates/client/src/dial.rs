@@ -55,10 +55,7 @@ pub(crate) async fn dial(
     };
     timeout(deadline, attempt)
         .await
-        .map_err(|_| ClientError::Timeout {
-            waiting: Waiting::Connect,
-            after: deadline,
-        })?
+        .map_err(|_| too_late(deadline))?
 }
 
 /// The addresses of `host` in the order in which they are tried. Has no deadline of its own.
@@ -69,6 +66,39 @@ pub(crate) async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, 
         source,
     })?;
     Ok(by_turns(found.collect()))
+}
+
+/// As [`addresses`], within `deadline`.
+pub(crate) async fn addresses_within(
+    host: &str,
+    port: u16,
+    deadline: Duration,
+) -> Result<Vec<SocketAddr>, ClientError> {
+    timeout(deadline, addresses(host, port))
+        .await
+        .map_err(|_| too_late(deadline))?
+}
+
+/// Connects to this one address.
+pub(crate) async fn connect_to(
+    address: SocketAddr,
+    deadline: Duration,
+) -> Result<TcpStream, ClientError> {
+    timeout(deadline, TcpStream::connect(address))
+        .await
+        .map_err(|_| too_late(deadline))?
+        .map_err(|source| ClientError::Connect {
+            host: address.ip().to_string(),
+            port: address.port(),
+            source,
+        })
+}
+
+fn too_late(deadline: Duration) -> ClientError {
+    ClientError::Timeout {
+        waiting: Waiting::Connect,
+        after: deadline,
+    }
 }
 
 async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {

@@ -52,9 +52,10 @@ pub use remote::{
     RemoteRead, RemoteWrite, WriteStart,
 };
 pub use ssh::{
-    CommandEnd, CommandEvent, CommandInput, CommandOutput, CommandRequest, ConfigError, HostConfig,
-    HostKey, HostKeys, Identity, IdentityError, KnownAs, KnownKey, Prompter, SshLogin, SshServer,
-    Terminal, TerminalSize, Tokens, find_host_keys, find_pinned_keys, pinned_line,
+    Algorithms, CommandEnd, CommandEvent, CommandInput, CommandOutput, CommandRequest, ConfigError,
+    HostConfig, HostKey, HostKeys, Identity, IdentityError, KnownAs, KnownKey, Methods, ProbedSftp,
+    Prompter, SshLogin, SshProbe, SshServer, Terminal, TerminalSize, Tokens, find_host_keys,
+    find_pinned_keys, pinned_line,
 };
 pub use transfer::{Download, Listed, TransferOptions, Transfers, Upload};
 pub use trust::{

@@ -1,18 +1,18 @@
 //! What to do about an error.
 
-use wharf_client::{ClientError, Waiting};
+use wharf_client::{ClientError, Scheme, Waiting};
 
 /// One line of advice; what the error itself says is not repeated.
-pub(super) fn advice(error: &ClientError) -> String {
+pub(super) fn advice(error: &ClientError, scheme: Scheme) -> String {
     let text = match error {
         ClientError::UnknownHost { .. } => {
             "check the spelling of the name, and the name servers of this machine"
         }
         ClientError::Connect { .. } => {
-            "check that the server runs and listens on this port (usually 21, and 990 for ftps://), \
-             and that no firewall refuses it"
+            "check that the server runs and listens on this port (usually 21, 990 for ftps:// and 22 \
+             for sftp://), and that no firewall refuses it"
         }
-        ClientError::Timeout { waiting, .. } => return silence(*waiting).to_owned(),
+        ClientError::Timeout { waiting, .. } => return silence(*waiting, scheme).to_owned(),
         ClientError::DataConnect(_) => OPEN_PORTS,
         ClientError::TooManyConnections(_) => {
             "close other sessions, or have the server's operator raise its limit"
@@ -37,9 +37,24 @@ pub(super) fn advice(error: &ClientError) -> String {
             "compare the fingerprint with what the server's operator says; then --accept-new, or \
              --ca-file with the certificate of its authority"
         }
-        ClientError::ServerChanged { .. } => {
+        ClientError::UnknownHostKey { .. } => {
+            "compare the fingerprint with what the server's operator says (Wharf logs it when it starts, and \
+             `ssh-keygen -lf` shows it of a key file); then --accept-new"
+        }
+        ClientError::HostKeyRevoked { .. } => {
+            "do not log in; have the server's operator give it a new key, and say how to recognise it"
+        }
+        ClientError::KeyExchange(_) => {
+            "the server needs algorithms that are still trusted: an exchange by Curve25519, ML-KEM or NIST \
+             curves, a key that is not signed with by SHA-1, AES-GCM, AES-CTR or ChaCha20, and HMAC with SHA-2"
+        }
+        ClientError::ServerChanged { .. } | ClientError::HostKeyChanged { .. } => {
             "do not log in before the server's operator confirms the new fingerprint; then remove these \
              lines and accept the new one"
+        }
+        ClientError::Login(_) if scheme == Scheme::Sftp => {
+            "check the user; give a key by --identity or an agent, or the password by WHARF_PASSWORD, ~/.netrc or at a \
+             terminal; see that the server has the key's public half, and whether it bans after wrong passwords"
         }
         ClientError::Login(said) if asks_for_encryption(&said.words) => {
             "it takes no password without TLS, at least not this account's: use --tls required; else check the user \
@@ -54,6 +69,10 @@ pub(super) fn advice(error: &ClientError) -> String {
         }
         ClientError::Closed(_) | ClientError::Connection(_) => {
             "see what the server's log says; firewalls that look into FTP break connections too"
+        }
+        ClientError::Protocol(_) if scheme == Scheme::Sftp => {
+            "check that an SSH server listens on this port, and that its account gets SFTP and not a shell that \
+             prints something when it starts; FTP is ftp:// or ftps://"
         }
         ClientError::Protocol(_) => {
             "check that an FTP server listens on this port; implicit TLS is ftps://, explicit TLS is ftp://"
@@ -79,8 +98,12 @@ fn asks_for_encryption(words: &str) -> bool {
         .any(|word| words.contains(word))
 }
 
-fn silence(waiting: Waiting) -> &'static str {
+fn silence(waiting: Waiting, scheme: Scheme) -> &'static str {
     match waiting {
+        Waiting::Handshake | Waiting::Reply if scheme == Scheme::Sftp => {
+            "something listens and does not speak SSH, or too slowly: FTP is ftp:// or ftps://; a server that looks \
+             up names may need a longer --timeout"
+        }
         Waiting::Connect => {
             "a firewall drops the packets, or the host is down: open the TCP port on the way to the server"
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
-use wharf_client::{ClientError, ErrorKind};
+use wharf_client::{ClientError, ErrorKind, Scheme};
 
 use super::advice::advice;
 use crate::cli::output::Output;
@@ -27,13 +27,16 @@ pub(super) enum Finding {
 /// The steps so far.
 pub(super) struct Report {
     output: Arc<Output>,
+    /// What is spoken with the server: advice differs.
+    scheme: Scheme,
     first_failure: Option<ErrorKind>,
 }
 
 impl Report {
-    pub(super) fn new(output: Arc<Output>) -> Self {
+    pub(super) fn new(output: Arc<Output>, scheme: Scheme) -> Self {
         Self {
             output,
+            scheme,
             first_failure: None,
         }
     }
@@ -54,7 +57,13 @@ impl Report {
 
     /// Tells that `step` has failed.
     pub(super) fn fail(&mut self, step: &str, started: Instant, error: &ClientError) {
-        self.fail_as(step, started, error.kind(), &error.chain(), &advice(error));
+        self.fail_as(
+            step,
+            started,
+            error.kind(),
+            &error.chain(),
+            &advice(error, self.scheme),
+        );
     }
 
     /// As [`Self::fail`], in words of the step's own.
@@ -81,5 +90,15 @@ impl Report {
             "ok" | "skip" => self.output.note(&line, value),
             _ => self.output.result(&line, value),
         }
+    }
+}
+
+/// A finding in one line.
+#[cfg(test)]
+pub(super) fn words(finding: Finding) -> String {
+    match finding {
+        Finding::Ok(detail) => format!("ok {detail}"),
+        Finding::Warn { detail, advice } => format!("warn {detail} {advice}"),
+        Finding::Skip(detail) => format!("skip {detail}"),
     }
 }

@@ -6,16 +6,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use super::data::PassiveOffer;
 use super::features::MissingFeature;
 use super::open::Opening;
 use super::secure::{TrustedAs, introduce};
 use super::{Credentials, DataMode, FtpServer, FtpSession};
-use crate::dial::addresses;
-use crate::error::{ClientError, Said, Waiting};
+use crate::dial::{addresses_within, connect_to};
+use crate::error::{ClientError, Said};
 use crate::remote::Remote;
 
 impl FtpServer {
@@ -24,10 +22,7 @@ impl FtpServer {
     /// # Errors
     /// [`ClientError::UnknownHost`], [`ClientError::Timeout`].
     pub async fn addresses(&self) -> Result<Vec<SocketAddr>, ClientError> {
-        let deadline = self.deadlines.connect;
-        timeout(deadline, addresses(&self.host, self.port))
-            .await
-            .map_err(|_| self.too_late())?
+        addresses_within(&self.host, self.port, self.deadlines.connect).await
     }
 
     /// Connects to one of its addresses, and closes the connection.
@@ -35,7 +30,7 @@ impl FtpServer {
     /// # Errors
     /// [`ClientError::Connect`], [`ClientError::Timeout`].
     pub async fn reach(&self, address: SocketAddr) -> Result<(), ClientError> {
-        self.connect_to(address).await.map(drop)
+        connect_to(address, self.deadlines.connect).await.map(drop)
     }
 
     /// Connects to one of its addresses, and encrypts the connection if that comes first.
@@ -43,7 +38,7 @@ impl FtpServer {
     /// # Errors
     /// [`ClientError::Connect`], [`ClientError::Timeout`], and those of encryption.
     pub async fn probe(&self, address: SocketAddr) -> Result<Probe, ClientError> {
-        let socket = self.connect_to(address).await?;
+        let socket = connect_to(address, self.deadlines.connect).await?;
         let opening = Opening::over(self.clone(), socket).await?;
         Ok(Probe { opening })
     }
@@ -60,24 +55,6 @@ impl FtpServer {
                 introduce(encryption, server, stranger).await
             }
             (error, _) => Err(error),
-        }
-    }
-
-    async fn connect_to(&self, address: SocketAddr) -> Result<TcpStream, ClientError> {
-        timeout(self.deadlines.connect, TcpStream::connect(address))
-            .await
-            .map_err(|_| self.too_late())?
-            .map_err(|source| ClientError::Connect {
-                host: address.ip().to_string(),
-                port: address.port(),
-                source,
-            })
-    }
-
-    fn too_late(&self) -> ClientError {
-        ClientError::Timeout {
-            waiting: Waiting::Connect,
-            after: self.deadlines.connect,
         }
     }
 }

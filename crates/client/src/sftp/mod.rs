@@ -29,6 +29,7 @@ use self::exchange::Exchange;
 use self::read::SftpRead;
 use self::write::SftpWrite;
 use crate::error::ClientError;
+use crate::ftp::MissingFeature;
 use crate::remote::{
     Abilities, Answer, Remote, RemoteEntry, RemotePartial, RemoteRead, RemoteWrite, WriteStart,
 };
@@ -40,6 +41,8 @@ pub(crate) use self::digest::{Digester, LONGEST_DIGEST};
 pub(crate) struct SftpSession {
     exchange: Exchange,
     extensions: Vec<Extension>,
+    /// The names of all that the server has, those included that this client does not know.
+    extension_names: Vec<Bytes>,
     abilities: Abilities,
     home: VirtualPath,
     /// Digests come from check-file.
@@ -72,6 +75,7 @@ impl SftpSession {
         let mut session = Self {
             exchange,
             extensions,
+            extension_names: advertised.iter().map(|(name, _)| name.clone()).collect(),
             abilities: Abilities {
                 digests_of_ranges: !digests.is_empty(),
                 digests,
@@ -89,6 +93,41 @@ impl SftpSession {
         session.checks_files = !session.abilities.digests.is_empty();
         session.settle().await?;
         Ok(session)
+    }
+
+    pub(crate) fn extension_names(&self) -> &[Bytes] {
+        &self.extension_names
+    }
+
+    /// Whether digests come from check-file.
+    pub(crate) fn checks_files(&self) -> bool {
+        self.checks_files
+    }
+
+    /// What this client would use and the server does not offer, digests apart.
+    pub(crate) fn missing_features(&self) -> Vec<MissingFeature> {
+        let row = |extension: Extension, cost| MissingFeature {
+            name: extension.name(),
+            cost,
+        };
+        [
+            (
+                Extension::PosixRename,
+                "a rename does not replace what stands there",
+            ),
+            (
+                Extension::Limits,
+                "files move in pieces of 32 KiB, which every server takes",
+            ),
+            (
+                Extension::FstatVfs,
+                "a full disk looks like any other failure",
+            ),
+        ]
+        .into_iter()
+        .filter(|(extension, _)| !self.extensions.contains(extension))
+        .map(|(extension, cost)| row(extension, cost))
+        .collect()
     }
 
     /// Asks where the login led to and what the server takes, at one go.

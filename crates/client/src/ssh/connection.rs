@@ -1,24 +1,40 @@
 //! A connection whose other end is known: dialled, its key judged, logged in.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use russh::Names;
 use russh::client::{self, DisconnectReason, Handle, Msg};
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate};
 use russh::{Channel, Preferred, cipher};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::SshServer;
 use super::host_key::{HostKey, KnownKey, judge};
-use super::login::log_in;
+use super::login::{Asked, SshLogin, ask, log_in};
 use crate::dial::{dial, keep_alive};
 use crate::error::{ClientError, Said, Waiting};
 
-/// A connection that is logged in. Ends when it is dropped.
+/// A connection whose key was judged. Ends when it is dropped.
 pub(super) struct Connection {
     handle: Handle<Watcher>,
     last_words: LastWords,
+    algorithms: Agreed,
+}
+
+/// How a connection is encrypted: names of RFC 4253, and those that came later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Algorithms {
+    /// The exchange of keys.
+    pub exchange: String,
+    /// The cipher.
+    pub cipher: String,
+    /// What the server sends is authenticated by this; nothing where the cipher does it.
+    pub mac: Option<String>,
+    /// The key that the server has shown.
+    pub host_key: HostKey,
 }
 
 impl std::fmt::Debug for Connection {
@@ -30,30 +46,75 @@ impl std::fmt::Debug for Connection {
 impl Connection {
     /// Connects, judges the server's key, and logs in.
     pub(super) async fn open(server: &SshServer) -> Result<Self, ClientError> {
-        let deadlines = server.deadlines;
+        let socket = dial(&server.host, server.port, server.deadlines.connect).await?;
+        let mut connection = Self::meet(server, socket).await?;
+        connection.log_in(&server.login).await?;
+        Ok(connection)
+    }
+
+    /// Agrees on how to encrypt, and judges the server's key.
+    pub(super) async fn meet(server: &SshServer, socket: TcpStream) -> Result<Self, ClientError> {
+        let deadline = server.deadlines.connect;
         let known = server.host_keys.known(&server.known_as)?;
-        let socket = dial(&server.host, server.port, deadlines.connect).await?;
         keep_alive(&socket);
         // Without it every small packet may wait for an acknowledgement; no failure where it cannot be had.
         let _ = socket.set_nodelay(true);
         let last_words = LastWords::default();
+        let algorithms = Agreed::default();
         let config = Arc::new(config(&known));
         let watcher = Watcher {
             server: server.name(),
             known,
+            shown: None,
+            algorithms: Arc::clone(&algorithms),
             last_words: last_words.clone(),
         };
         let connecting = client::connect_stream(config, socket, watcher);
-        let handle = timeout(deadlines.connect, connecting)
+        let handle = timeout(deadline, connecting)
             .await
-            .map_err(|_| silent(Waiting::Handshake, deadlines.connect))?
+            .map_err(|_| silent(Waiting::Handshake, deadline))?
             .map_err(|error| last_words.explain(error))?;
-        let mut connection = Self { handle, last_words };
-        timeout(LOGIN, log_in(&mut connection.handle, &server.login))
-            .await
+        Ok(Self {
+            handle,
+            last_words,
+            algorithms,
+        })
+    }
+
+    /// How the connection is encrypted.
+    pub(super) fn algorithms(&self) -> Option<&Algorithms> {
+        self.algorithms.get()
+    }
+
+    /// Asks how the server lets the user in.
+    pub(super) async fn ask_methods(&mut self, login: &SshLogin) -> Result<Asked, ClientError> {
+        let asked = timeout(LOGIN, ask(&mut self.handle, login)).await;
+        self.of_login(asked)
+    }
+
+    /// Logs in. Returns what opened the account, for people.
+    pub(super) async fn log_in(&mut self, login: &SshLogin) -> Result<String, ClientError> {
+        let asked = self.ask_methods(login).await?;
+        self.log_in_by(login, asked).await
+    }
+
+    /// As [`Self::log_in`], with what the server has said to the question.
+    pub(super) async fn log_in_by(
+        &mut self,
+        login: &SshLogin,
+        asked: Asked,
+    ) -> Result<String, ClientError> {
+        let done = timeout(LOGIN, log_in(&mut self.handle, login, asked)).await;
+        self.of_login(done)
+    }
+
+    fn of_login<T>(
+        &self,
+        result: Result<Result<T, ClientError>, tokio::time::error::Elapsed>,
+    ) -> Result<T, ClientError> {
+        result
             .map_err(|_| silent(Waiting::Login, LOGIN))?
-            .map_err(|error| refused_login(connection.last_words.explain(error)))?;
-        Ok(connection)
+            .map_err(|error| refused_login(self.last_words.explain(error)))
     }
 
     /// A channel for one command or one subsystem.
@@ -86,6 +147,9 @@ fn refused_login(error: ClientError) -> ClientError {
     }
 }
 
+/// Written once by the task of the connection.
+type Agreed = Arc<OnceLock<Algorithms>>;
+
 /// What the server said when it ended the connection.
 #[derive(Debug, Clone, Default)]
 struct LastWords(Arc<Mutex<Option<Said>>>);
@@ -108,6 +172,9 @@ impl LastWords {
 pub(super) struct Watcher {
     server: String,
     known: Vec<KnownKey>,
+    /// The server's key, once it was judged.
+    shown: Option<HostKey>,
+    algorithms: Agreed,
     last_words: LastWords,
 }
 
@@ -127,7 +194,27 @@ impl client::Handler for Watcher {
             ClientError::KeyExchange("the server's key cannot be written down".to_owned())
         })?;
         judge(&self.server, &self.known, &key)?;
+        self.shown = Some(key);
         Ok(true)
+    }
+
+    async fn kex_done(
+        &mut self,
+        _: Option<&[u8]>,
+        names: &Names,
+        _: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        if let Some(host_key) = self.shown.clone() {
+            let mac = names.server_mac.as_ref();
+            // Told of the first exchange only: later ones are the same.
+            let _ = self.algorithms.set(Algorithms {
+                exchange: names.kex.as_ref().to_owned(),
+                cipher: names.cipher.as_ref().to_owned(),
+                mac: (!has_own_mac(names.cipher)).then(|| mac.to_owned()),
+                host_key,
+            });
+        }
+        Ok(())
     }
 
     async fn disconnected(
@@ -274,6 +361,11 @@ fn host_key_algorithms(known: &[KnownKey]) -> Vec<Algorithm> {
 
 fn silent(waiting: Waiting, after: Duration) -> ClientError {
     ClientError::Timeout { waiting, after }
+}
+
+/// Whether what it encrypts is authenticated by it (RFC 5647 §5.1, OpenSSH's PROTOCOL.chacha20poly1305).
+fn has_own_mac(cipher: cipher::Name) -> bool {
+    [cipher::AES_256_GCM, cipher::CHACHA20_POLY1305].contains(&cipher)
 }
 
 /// AES-GCM first: processors have instructions for it.

@@ -60,11 +60,36 @@ impl SshLogin {
     }
 }
 
-/// Logs in by whatever the server takes and the person has.
+/// What a server says to somebody who shows nothing (RFC 4252 §5.2).
+pub(super) struct Asked(AuthResult);
+
+impl Asked {
+    /// The names of the methods that it takes; nothing where it lets everybody in.
+    pub(super) fn methods(&self) -> Vec<String> {
+        match &self.0 {
+            AuthResult::Success => Vec::new(),
+            AuthResult::Failure {
+                remaining_methods, ..
+            } => remaining_methods.iter().map(String::from).collect(),
+        }
+    }
+}
+
+/// Asks how the server lets the user in.
+pub(super) async fn ask(
+    handle: &mut Handle<Watcher>,
+    login: &SshLogin,
+) -> Result<Asked, ClientError> {
+    Ok(Asked(handle.authenticate_none(&login.user).await?))
+}
+
+/// Logs in by whatever the server takes and the person has. Returns what opened the account,
+/// for people.
 pub(super) async fn log_in(
     handle: &mut Handle<Watcher>,
     login: &SshLogin,
-) -> Result<(), ClientError> {
+    asked: Asked,
+) -> Result<String, ClientError> {
     let mut attempts = Attempts {
         login,
         known: login.known_password().map_or(Known::Nothing, Known::Fresh),
@@ -72,8 +97,11 @@ pub(super) async fn log_in(
         stages: 0,
         tried: Vec::new(),
     };
-    match attempts.run(handle).await? {
-        Step::Done => Ok(()),
+    match attempts.run(handle, asked).await? {
+        Step::Done => {
+            let opened = attempts.tried.pop();
+            Ok(opened.unwrap_or_else(|| "nothing: everybody is let in".to_owned()))
+        }
         Step::Next => Err(ClientError::Login(Said::words(
             attempts.summary().as_bytes(),
         ))),
@@ -109,9 +137,12 @@ struct Attempts<'l> {
 }
 
 impl Attempts<'_> {
-    async fn run(&mut self, handle: &mut Handle<Watcher>) -> Result<Step, ClientError> {
-        let asked = handle.authenticate_none(&self.login.user).await?;
-        if let Step::Done = self.take_in(handle, asked)? {
+    async fn run(
+        &mut self,
+        handle: &mut Handle<Watcher>,
+        asked: Asked,
+    ) -> Result<Step, ClientError> {
+        if let Step::Done = self.take_in(handle, asked.0)? {
             return Ok(Step::Done);
         }
         for stage in 0..MOST_ROUNDS {

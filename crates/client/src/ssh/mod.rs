@@ -16,6 +16,7 @@ mod identity;
 mod known_hosts;
 mod login;
 mod pattern;
+mod probe;
 
 use std::sync::Arc;
 
@@ -25,10 +26,12 @@ pub use self::command::{
     CommandEnd, CommandEvent, CommandInput, CommandOutput, CommandRequest, Terminal, TerminalSize,
 };
 pub use self::config::{ConfigError, HostConfig, Tokens};
+pub use self::connection::Algorithms;
 pub use self::host_key::{HostKey, HostKeys, KnownAs, KnownKey};
 pub use self::identity::{Identity, IdentityError};
 pub use self::known_hosts::{find_host_keys, find_pinned_keys, pinned_line};
 pub use self::login::{Prompter, SshLogin};
+pub use self::probe::{Methods, ProbedSftp, SshProbe};
 
 use self::connection::Connection;
 use self::digest::{CommandDigester, Learnt};
@@ -79,42 +82,38 @@ impl SshServer {
     /// A connection, after whoever can has said that a new server is trusted.
     async fn connect_known(&self) -> Result<Connection, ClientError> {
         match Connection::open(self).await {
-            Err(ClientError::UnknownHostKey { server, key }) => {
-                if !self.host_keys.accept(&server, &key).await {
-                    return Err(ClientError::UnknownHostKey { server, key });
-                }
-                self.host_keys.remember(&self.known_as, &key)?;
+            Err(error @ ClientError::UnknownHostKey { .. }) => {
+                self.introduce(error).await?;
                 Connection::open(self).await
             }
             result => result,
         }
     }
+}
 
-    async fn open_session(&self) -> Result<SftpSession, ClientError> {
-        let connection = self.connect_known().await?;
-        let deadline = self.deadlines.reply;
-        let mut channel = connection.channel(deadline).await?;
-        channel.request_subsystem(true, "sftp").await?;
-        command::granted(&mut channel, deadline, "it offers no SFTP")
-            .await
-            .map_err(|error| connection.explain(error))?;
-        let (input, output) = tokio::io::split(channel.into_stream());
-        let learnt = Arc::clone(&self.learnt);
-        let digester = CommandDigester::new(connection, learnt, deadline);
-        SftpSession::begin(
-            input,
-            output,
-            self.deadlines.stall,
-            Some(Box::new(digester)),
-        )
+/// Begins a session of SFTP on a connection that is logged in.
+async fn begin_sftp(
+    connection: Connection,
+    server: &SshServer,
+) -> Result<SftpSession, ClientError> {
+    let deadline = server.deadlines.reply;
+    let mut channel = connection.channel(deadline).await?;
+    channel.request_subsystem(true, "sftp").await?;
+    command::granted(&mut channel, deadline, "it offers no SFTP")
         .await
-    }
+        .map_err(|error| connection.explain(error))?;
+    let (input, output) = tokio::io::split(channel.into_stream());
+    let learnt = Arc::clone(&server.learnt);
+    let digester = CommandDigester::new(connection, learnt, deadline);
+    let stall = server.deadlines.stall;
+    SftpSession::begin(input, output, stall, Some(Box::new(digester))).await
 }
 
 impl Connector for SshServer {
     fn connect(&self) -> Answer<'_, Box<dyn Remote>> {
         async move {
-            let session: Box<dyn Remote> = Box::new(self.open_session().await?);
+            let connection = self.connect_known().await?;
+            let session: Box<dyn Remote> = Box::new(begin_sftp(connection, self).await?);
             Ok(session)
         }
         .boxed()
