@@ -3,11 +3,14 @@
 
 mod setting;
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use setting::{TIMEOUTS, setting, setting_on};
-use tokio::io::AsyncWriteExt as _;
+use socket2::SockRef;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::time::Instant;
 use wharf_model::Secret;
 use wharf_server::door::{Approach, Credential, LoginRefused, Protocol};
@@ -366,4 +369,31 @@ async fn a_session_that_does_not_hear_its_kick_is_cut() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(started.elapsed() <= Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn a_command_behind_the_mark_of_urgent_data_is_heard_though_nothing_follows() {
+    let setting = setting().await;
+    let mut client = TcpStream::connect(setting.serve()).expect("connects");
+    client.set_nonblocking(true).expect("a socket");
+    let read_half = client.try_clone().expect("a descriptor");
+    let read_half = tokio::net::TcpStream::from_std(read_half).expect("a socket");
+    let mut replies = BufReader::new(read_half).lines();
+    let mut expect = async |code: &str| {
+        let reply = tokio::time::timeout(Duration::from_secs(20), replies.next_line());
+        let reply = reply.await.expect("a reply in time").expect("no reset");
+        assert!(reply.is_some_and(|reply| reply.starts_with(code)), "{code}");
+    };
+    expect("220").await;
+    client.write_all(b"NOOP\r\n").expect("sends");
+    expect("200").await;
+
+    // The server goes on when this test waits: its next read ends at the mark, with
+    // the whole rest behind it. lftp sends the first byte of IAC IP IAC DM as urgent data.
+    client.write_all(b"NOOP\r\n").expect("sends");
+    let sent = SockRef::from(&client).send_out_of_band(b"\xff");
+    assert_eq!(sent.expect("sends"), 1);
+    client.write_all(b"\xf4\xff\xf2NOOP\r\n").expect("sends");
+    expect("200").await;
+    expect("200").await;
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use wharf_net::{Drain, Stream};
 use wharf_proto::ftp::command::{Command, CommandError};
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
@@ -39,6 +39,11 @@ const CLEARING_PATIENCE: Duration = Duration::from_secs(10);
 /// Room for most command lines at once.
 const READ_BYTES: usize = 512;
 
+/// Time after a command until the socket is asked whether more is behind the mark
+/// of urgent data, where the read may have ended. To ask at once would be one more
+/// system call for each command, for what almost no client sends.
+const MARK_PATIENCE: Duration = Duration::from_millis(50);
+
 /// Bytes of unsent replies at which they are sent even if more commands wait.
 const OUTPUT_BYTES: usize = 16 * 1024;
 
@@ -47,6 +52,8 @@ pub(crate) struct Control {
     stream: Stream,
     decoder: LineDecoder,
     input: BytesMut,
+    /// More may have come than the last read took, and nobody will say so.
+    perhaps_at_mark: bool,
     output: BytesMut,
 }
 
@@ -56,6 +63,7 @@ impl Control {
             stream,
             decoder: LineDecoder::new(MAX_COMMAND_BYTES),
             input: BytesMut::new(),
+            perhaps_at_mark: false,
             output: BytesMut::new(),
         }
     }
@@ -79,24 +87,31 @@ impl Control {
             if poll_fn(|cx| self.poll_read(cx)).await? == 0 {
                 return Ok(None);
             }
-            // A client that sends without end must not starve the others.
-            tokio::task::coop::consume_budget().await;
         }
     }
 
     /// Reads what there is through a buffer that is gone while it waits.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut chunk = [0; READ_BYTES];
-        // A Telnet Synch (RFC 854) comes as urgent data, at whose mark the read before ended.
-        if let Some(count) = self.stream.read_at_once(&mut chunk)? {
-            let arrived = chunk.get(..count).unwrap_or_default();
-            self.input.extend_from_slice(arrived);
-            return Poll::Ready(Ok(count));
-        }
         let mut chunk = ReadBuf::new(&mut chunk);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk))?;
         self.input.extend_from_slice(chunk.filled());
+        self.perhaps_at_mark = true;
         Poll::Ready(Ok(chunk.filled().len()))
+    }
+
+    /// Reads what is behind the mark at which the last read may have ended.
+    ///
+    /// A Telnet Synch (RFC 854) comes as urgent data, at whose mark a read ends
+    /// even if more has come behind it. The runtime takes such a read for the
+    /// last one and waits for an arrival, which has passed.
+    fn look_behind_mark(&mut self) -> io::Result<()> {
+        let mut chunk = [0; READ_BYTES];
+        let count = self.stream.read_at_once(&mut chunk)?.unwrap_or_default();
+        let arrived = chunk.get(..count).unwrap_or_default();
+        self.input.extend_from_slice(arrived);
+        self.perhaps_at_mark = !arrived.is_empty();
+        Ok(())
     }
 
     fn queue(&mut self, reply: &Reply) {
@@ -153,6 +168,30 @@ pub(crate) struct Loop {
     drain: Drain,
     draining: bool,
     last_activity: Instant,
+    alarm: Alarm,
+}
+
+/// A session's one timer. Each command puts off what it is for; it is left to
+/// ring too early then, because setting it takes a lock of the whole runtime.
+struct Alarm(Pin<Box<Sleep>>);
+
+impl Alarm {
+    fn new() -> Self {
+        Self(Box::pin(tokio::time::sleep_until(Instant::now())))
+    }
+
+    /// Completes at `due`, if ever. Dropping the future loses nothing.
+    async fn rings(&mut self, due: Option<Instant>) {
+        let Some(due) = due else {
+            return std::future::pending().await;
+        };
+        while Instant::now() < due {
+            if self.0.is_elapsed() || self.0.deadline() > due {
+                self.0.as_mut().reset(due);
+            }
+            self.0.as_mut().await;
+        }
+    }
 }
 
 /// Whether the session goes on.
@@ -176,6 +215,7 @@ impl Loop {
             drain,
             draining: false,
             last_activity: Instant::now(),
+            alarm: Alarm::new(),
         }
     }
 
@@ -226,27 +266,47 @@ impl Loop {
     }
 
     async fn next_event(&mut self) -> Event {
-        let may_read = self.waiting.len() < MAX_WAITING_LINES;
-        let deadline = self.deadline();
-        let Self {
-            control,
-            running,
-            drain,
-            draining,
-            session,
-            ..
-        } = self;
-        tokio::select! {
-            biased;
-            finished = wait_for(running) => Event::Finished(finished),
-            () = drain.begun(), if !*draining => Event::DrainBegun,
-            () = session.live().kicked() => Event::Kicked,
-            line = control.next_line(), if may_read => match line {
-                Ok(Some(line)) => Event::Line(line),
-                Ok(None) | Err(_) => Event::Closed,
-            },
-            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Event::IdleTooLong,
+        loop {
+            let may_read = self.waiting.len() < MAX_WAITING_LINES;
+            let idle_too_long = self.deadline();
+            let look = may_read.then(|| self.look_at()).flatten();
+            let due = look.into_iter().chain(idle_too_long).min();
+            let Self {
+                control,
+                running,
+                drain,
+                draining,
+                session,
+                alarm,
+                ..
+            } = self;
+            tokio::select! {
+                biased;
+                finished = wait_for(running) => return Event::Finished(finished),
+                () = drain.begun(), if !*draining => return Event::DrainBegun,
+                () = session.live().kicked() => return Event::Kicked,
+                line = control.next_line(), if may_read => return match line {
+                    Ok(Some(line)) => Event::Line(line),
+                    Ok(None) | Err(_) => Event::Closed,
+                },
+                () = alarm.rings(due) => {
+                    if due == idle_too_long {
+                        return Event::IdleTooLong;
+                    }
+                    if control.look_behind_mark().is_err() {
+                        return Event::Closed;
+                    }
+                    // A client that sends without end must not starve the others.
+                    tokio::task::coop::consume_budget().await;
+                }
+            }
         }
+    }
+
+    /// When to look behind the mark of urgent data.
+    fn look_at(&self) -> Option<Instant> {
+        let perhaps = self.control.perhaps_at_mark;
+        perhaps.then(|| self.last_activity + MARK_PATIENCE)
     }
 
     /// When the client has been quiet for too long; never while data moves.
