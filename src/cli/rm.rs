@@ -2,11 +2,13 @@
 
 use serde_json::json;
 use wharf_client::{
-    ClientError, ErrorKind, Filter, Found, Unobserved, UrlPath, WalkOptions, below, walk_remote,
+    ClientError, ErrorKind, Event, Filter, Found, LeftOut, Observer, UrlPath, WalkOptions, below,
+    walk_remote,
 };
 use wharf_model::{EntryKind, VirtualPath};
 
 use crate::cli::CliError;
+use crate::cli::output::Output;
 use crate::cli::site::{Site, SiteArgs, UrlArgument, one_server, parse_all, run as run_on_site};
 use crate::cli::text;
 
@@ -86,7 +88,8 @@ async fn remove_tree(site: &Site, root: &VirtualPath) -> Result<(), CliError> {
         parallel: 1,
         retries: site.retries,
     };
-    let walk = walk_remote(&site.pool, root, &everything, options, &Unobserved);
+    let left = Left(&site.output);
+    let walk = walk_remote(&site.pool, root, &everything, options, &left);
     let mut entries = site.at(root, walk).await?;
     // Directories come before what is in them; removing goes the other way.
     entries.reverse();
@@ -98,6 +101,21 @@ async fn remove_tree(site: &Site, root: &VirtualPath) -> Result<(), CliError> {
         return Ok(());
     }
     remove(site, root, true).await
+}
+
+/// Tells of entries that stay because this client cannot name them. Links and the like go.
+struct Left<'o>(&'o Output);
+
+impl Observer for Left<'_> {
+    fn observe(&self, event: Event<'_>) {
+        if let Event::LeftOut {
+            reason: LeftOut::UnsafeName | LeftOut::TooDeep,
+            ..
+        } = event
+        {
+            self.0.observe(event);
+        }
+    }
 }
 
 async fn remove(site: &Site, path: &VirtualPath, is_directory: bool) -> Result<(), CliError> {

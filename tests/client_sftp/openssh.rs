@@ -117,7 +117,7 @@ fn directories_are_made_listed_renamed_and_removed() {
     setting.succeed(&["rm", "-r", &setting.url("a")]);
     assert!(!setting.sshd.root().join("a").exists());
     let error = setting.fail(&["get", &setting.url("a")], 3);
-    assert!(error.contains("No such file"), "{error}");
+    assert!(error.contains("no such file"), "{error}");
     setting.store("taken", b"");
     let error = setting.fail(&["mkdir", &setting.url("taken")], 5);
     assert!(error.contains("already exists"), "{error}");

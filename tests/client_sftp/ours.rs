@@ -235,6 +235,21 @@ fn the_shell_works_over_ssh() {
 }
 
 #[test]
+fn what_keeps_a_tree_from_being_removed_is_told() {
+    let setting = setting(&[]);
+    setting.store("tree/two\nlines", b"");
+    setting.store("tree/file", b"");
+    std::os::unix::fs::symlink("file", setting.there("tree/link")).expect("made");
+    let error = setting.fail(&["rm", "-r", &setting.url("tree")], 5);
+    assert!(error.contains("two\\x0alines: left out"), "{error}");
+    assert!(!error.contains("link"), "{error}");
+    assert!(!setting.there("tree/link").is_symlink());
+    // And what is not there is not said twice.
+    let error = setting.fail(&["get", &setting.url("missing")], 3);
+    assert_eq!(error, "wharf: missing: no such file or directory\n");
+}
+
+#[test]
 fn commands_have_their_streams_and_their_exit_status() {
     let setting = setting(&["--exec", "builtin"]);
     let url = setting.url("");

@@ -11,7 +11,10 @@ use crate::error::{ClientError, Said};
 pub(super) fn refusal(code: StatusCode, message: &[u8]) -> ClientError {
     let said = said(code, message);
     match code {
-        StatusCode::NoSuchFile => ClientError::NotFound(Some(said)),
+        // The error says as much itself.
+        StatusCode::NoSuchFile => {
+            ClientError::NotFound(Some(said).filter(|said| !said.mentions(&["no such file"])))
+        }
         StatusCode::PermissionDenied => ClientError::Refused(said),
         StatusCode::OpUnsupported => ClientError::Unsupported("do this over SFTP"),
         StatusCode::NoConnection | StatusCode::ConnectionLost => ClientError::Closed(Some(said)),
