@@ -150,11 +150,8 @@ class Idle(Workload):
         bench.load(server, "login", "--count", 1)
         before = processes.memory_bytes(server.pid)
         count = self.sessions or bench.options.sessions
-        words = ["idle", "--address", f"127.0.0.1:{server.port}", "--user", server.user,
-                 "--password", server.password, "--sessions", str(count)]
-        if server.directory:
-            words += ["--directory", server.directory]
-        process = subprocess.Popen([bench.places.load, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        words = bench.words(server, "idle", "--sessions", count)
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
             lines = [process.stdout.readline(), process.stdout.readline()]
             if not all(lines):
@@ -184,6 +181,90 @@ class Start(Workload):
             "time": server.restart() * 1000,
             "resident": processes.resident_bytes(server.own_pid) / MIB,
         }
+
+
+class Entries(Workload):
+    """One listing of a directory of some size."""
+
+    def __init__(self, entries):
+        values = [
+            Value("entry", "µs/entry", less_is_better=True),
+            Value("first", "ms to first byte", less_is_better=True),
+            Value("memory", "MiB more at most", less_is_better=True),
+        ]
+        super().__init__(f"entries-{entries}", f"LIST of {entries:,} entries", values)
+        self.entries = entries
+
+    def run(self, bench, server):
+        folder = bench.entries(self.entries)
+        bench.load(server, "login", "--count", 1)
+        before = most = processes.memory_bytes(server.pid)
+        process = subprocess.Popen(
+            bench.words(server, "list", "--verb", "LIST", "--path", folder.name), stdout=subprocess.PIPE, text=True)
+        while process.poll() is None:
+            most = max(most, processes.memory_bytes(server.pid))
+            time.sleep(0.01)
+        if process.returncode:
+            raise subprocess.SubprocessError("the directory was not listed")
+        report = json.loads(process.stdout.read())
+        return {
+            "entry": report["seconds"] * 1e6 / self.entries,
+            "first": report["first_byte_ms"],
+            "memory": (most - before) / MIB,
+        }
+
+
+class BesideSlow(Workload):
+    """A fast download beside many slow ones."""
+
+    SESSIONS, RATE = 1000, 10_000
+
+    def __init__(self, name, what):
+        values = [Value("alone", "MiB/s alone"), Value("beside", "MiB/s beside"), Value("share", "of alone")]
+        super().__init__(name, what, values)
+
+    def run(self, bench, server):
+        alone = self.fast(bench, server)
+        words = bench.words(server, "slow", "--sessions", self.SESSIONS, "--rate", self.RATE, "--path", "big")
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            if not process.stdout.readline():
+                raise subprocess.SubprocessError("not all sessions were let in")
+            # The first second fills what the kernel holds for each.
+            time.sleep(3)
+            beside = self.fast(bench, server)
+            return {"alone": alone, "beside": beside, "share": beside / alone}
+        finally:
+            process.stdin.close()
+            process.wait()
+
+    def fast(self, bench, server) -> float:
+        report = bench.load(server, "download", "--path", "big", "--streams", 1, "--rounds", 8)
+        return report["bytes"] / MIB / report["seconds"]
+
+
+class BesideCold(Workload):
+    """Commands of one session while others download what is not in memory, from a disk."""
+
+    DOWNLOADS = 4
+
+    def __init__(self, name, what):
+        values = [
+            Value("rate", "MiB/s cold"),
+            Value("longest", "ms for the slowest of 10,000 NOOPs", less_is_better=True),
+        ]
+        super().__init__(name, what, values)
+
+    def run(self, bench, server):
+        with bench.cold_files(self.DOWNLOADS) as paths:
+            downloads = [
+                subprocess.Popen(bench.words(server, "download", "--path", path), stdout=subprocess.PIPE, text=True)
+                for path in paths
+            ]
+            longest = bench.load(server, "noop", "--count", 10_000)["longest_ms"]
+            reports = [json.loads(download.communicate()[0]) for download in downloads]
+        slowest = max(report["seconds"] for report in reports)
+        return {"rate": sum(report["bytes"] for report in reports) / MIB / slowest, "longest": longest}
 
 
 def settled_cpu(root: int) -> float:
@@ -233,6 +314,8 @@ ALL = {
         Operations("tls-small-up", "TLS, 4 KiB files up", "file", "small-up", lambda _: ["--files", 300], tls=True),
         Idle("idle", "idle sessions"),
         Start("start", "start"),
+        BesideSlow("beside-slow", "download beside 1,000 at 10 KB/s"),
+        BesideCold("beside-cold", "beside 4 downloads from a disk"),
     )
 }
 
@@ -251,4 +334,5 @@ GROWTHS = (
     Growth("idle sessions", {
         count: Idle(f"idle-{count}", f"{count:,} idle sessions", count) for count in (1, 10, 100, 1000, 10_000)
     }),
+    Growth("entries of a directory", {count: Entries(count) for count in (1, 10, 100, 1000, 10_000, 100_000, 1_000_000)}),
 )

@@ -116,6 +116,20 @@ enum Command {
         #[arg(long)]
         sessions: u64,
     },
+    /// Download one file on many sessions, slowly, until standard input ends
+    Slow {
+        #[command(flatten)]
+        target: Target,
+        /// How many
+        #[arg(long)]
+        sessions: u64,
+        /// Bytes a second that each takes
+        #[arg(long)]
+        rate: u64,
+        /// The file on the server
+        #[arg(long)]
+        path: String,
+    },
     /// Serve downloads of a file, or take in uploads, with a bare loop
     Limit {
         #[command(subcommand)]
@@ -213,6 +227,12 @@ fn run(command: Command) -> Outcome<serde_json::Value> {
             at_once,
         } => workload::login(&target, count, at_once),
         Command::Idle { target, sessions } => workload::idle(&target, sessions),
+        Command::Slow {
+            target,
+            sessions,
+            rate,
+            path,
+        } => workload::slow(&target, sessions, rate, &path),
         Command::Limit { which } => match which {
             Limit::Send { file } => limit::send(&file),
             Limit::Receive { file } => limit::receive(&file),

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,13 +71,9 @@ pub(crate) fn list(target: &Target, verb: &str, path: &str, rounds: u64) -> Outc
         session.expect(226)?;
     }
     let mut report = done(rounds, begin.elapsed());
-    if let Some(report) = report.as_object_mut() {
-        report.insert("bytes".to_owned(), json!(bytes));
-        report.insert(
-            "first_byte_ms".to_owned(),
-            json!(first_byte.as_secs_f64() * 1000.0),
-        );
-    }
+    add(&mut report, "bytes", json!(bytes));
+    let first_byte = first_byte.as_secs_f64() * 1e3;
+    add(&mut report, "first_byte_ms", json!(first_byte));
     Ok(report)
 }
 
@@ -84,13 +81,22 @@ pub(crate) fn noop(target: &Target, count: u64, batch: u64) -> Outcome<Value> {
     let mut session = Session::open(target)?;
     let lines = vec!["NOOP"; usize::try_from(batch)?].join("\r\n");
     let begin = Instant::now();
+    let mut longest = Duration::ZERO;
     for _ in 0..count / batch {
+        let sent = Instant::now();
         session.send(&lines)?;
         for _ in 0..batch {
             session.expect(200)?;
         }
+        longest = longest.max(sent.elapsed());
     }
-    Ok(done(count / batch * batch, begin.elapsed()))
+    let mut report = done(count / batch * batch, begin.elapsed());
+    add(
+        &mut report,
+        "longest_ms",
+        json!(longest.as_secs_f64() * 1e3),
+    );
+    Ok(report)
 }
 
 pub(crate) fn login(target: &Target, count: u64, streams: u64) -> Outcome<Value> {
@@ -127,6 +133,43 @@ pub(crate) fn idle(target: &Target, sessions: u64) -> Outcome<Value> {
     std::io::stdout().flush()?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(json!({"held": held.len()}))
+}
+
+/// Keeps downloads going that take `rate` bytes a second each, in turn within a second.
+pub(crate) fn slow(target: &Target, sessions: u64, rate: u64, path: &str) -> Outcome<Value> {
+    let mut held = Vec::new();
+    for _ in 0..sessions {
+        let mut session = Session::open(target)?;
+        let data = session.transfer(&format!("RETR {path}"))?;
+        held.push((session, data));
+    }
+    println!("{}", json!({"held": held.len()}));
+    std::io::stdout().flush()?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let watch = Arc::clone(&ended);
+    thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        watch.store(true, Ordering::Relaxed);
+    });
+    let mut piece = vec![0; usize::try_from(rate)?];
+    let (begin, mut turns) = (Instant::now(), 0);
+    while !ended.load(Ordering::Relaxed) {
+        for (_, data) in &mut held {
+            data.read_exact(&mut piece)?;
+        }
+        turns += 1;
+        let next = begin + Duration::from_secs(turns);
+        while Instant::now() < next && !ended.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    Ok(json!({"bytes": turns * rate * sessions, "seconds": begin.elapsed().as_secs_f64()}))
+}
+
+fn add(report: &mut Value, name: &str, value: Value) {
+    if let Some(report) = report.as_object_mut() {
+        report.insert(name.to_owned(), value);
+    }
 }
 
 /// Logins and commands beside idle sessions, of which the median counts: one

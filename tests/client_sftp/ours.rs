@@ -330,6 +330,9 @@ fn a_password_comes_from_the_url_the_environment_or_netrc() {
 fn a_wrong_password_is_sent_once() {
     let setting = setting(&[]);
     setting.fail(&["ls", &setting.url_as("alice:wrong", "")], 4);
+    // The log comes in order: behind this line there are no more of the first session.
+    setting.succeed(&["ls", &setting.url_as("alice:secret", "")]);
+    setting.server.await_log(&["logged in"]);
     let refused = setting.server.log();
     let refused = refused.iter().filter(|line| line.contains("login refused"));
     assert_eq!(refused.count(), 1);
