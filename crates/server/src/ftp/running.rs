@@ -262,7 +262,8 @@ async fn store(
     }
 }
 
-/// Writes a directory batch by batch, so that a million entries cost no more memory than one batch.
+/// Writes a directory batch by batch, so that a million entries cost no more memory than two: one is
+/// on its way while the next is read.
 async fn list(
     mut listing: Listing,
     form: ListForm,
@@ -270,13 +271,17 @@ async fn list(
     control: &PumpControl,
 ) -> Result<(), TransferError> {
     let mut lines = Vec::new();
-    while let Some(batch) = listing.next_batch().await? {
+    let mut read = listing.next_batch().await?;
+    while let Some(batch) = read {
         lines.clear();
         for entry in &batch {
             form.encode(entry, &mut lines);
         }
-        control.write_all(stream, &lines).await?;
+        let writing = control.write_all(stream, &lines);
+        let (written, next) = tokio::join!(writing, listing.next_batch());
+        written?;
         control.progress_by(lines.len());
+        read = next?;
     }
     control.close(stream).await
 }
