@@ -81,7 +81,11 @@ impl Check {
             end: self.end,
         };
         let range = (self.start > 0 || self.end < u64::MAX).then_some(range);
-        let (digest, _) = vfs.digest(path, self.algorithm, range).await?;
+        // Dropped, it stops.
+        let (digest, _) = tokio::select! {
+            digest = vfs.digest(path, self.algorithm, range) => digest?,
+            () = ending.cancelled() => return Err(Problem::Ending),
+        };
         Ok(self.response(Bytes::copy_from_slice(digest.as_bytes())))
     }
 

@@ -659,6 +659,47 @@ async fn a_stopped_session_cuts_what_it_writes() {
 }
 
 #[tokio::test]
+async fn what_takes_hours_ends_with_the_session() {
+    let room = Room::empty().await;
+    room.make_sparse("huge", 1 << 40);
+    let stop = CancellationToken::new();
+    let mut client = Client::begin(&room.vfs, stop.clone());
+    client.raw(b"\0\0\0\x05\x01\0\0\0\x03").await;
+    client.packet().await.expect("a version");
+    let from = client.open("/huge", READ).await;
+    let other = client.open("/huge", READ).await;
+    let to = client.open("/copy", PUT).await;
+    let check = |subject| Request::CheckFile {
+        subject,
+        algorithms: text("sha256"),
+        offset: 0,
+        length: 0,
+        block_bytes: 0,
+    };
+    let copy = Request::CopyData {
+        from,
+        from_offset: 0,
+        length: 0,
+        to,
+        to_offset: 0,
+    };
+    for request in [
+        check(CheckSubject::Path(text("/huge"))),
+        check(CheckSubject::Handle(other)),
+        copy,
+    ] {
+        client.send(request).await;
+    }
+    // Taken behind those.
+    let real_path = Request::RealPath { path: text("/") };
+    assert_eq!(client.path(real_path).await, "/");
+    stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(30), client.session).await;
+    let ended = ended.expect("at once").expect("no panic");
+    assert!(matches!(ended, Err(SessionError::Stopped)));
+}
+
+#[tokio::test]
 async fn mode_and_times_that_are_set_before_the_close_stay() {
     let mut client = Client::connect(&in_memory().await).await;
     let handle = client.open("/f", PUT).await;

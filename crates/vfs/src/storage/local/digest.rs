@@ -5,28 +5,30 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use wharf_model::{ByteRange, Digest, DigestAlgorithm, Hasher, Refusal};
 
+use super::Wanted;
 use super::beneath::{attribute, refusal, remove_attribute, set_attribute};
 
-/// The digest of `file` or of a range of it, cut at its end.
+/// The digest of `file` or of a range of it, cut at its end, as long as it is wanted.
 pub(super) fn digest(
     file: &File,
     algorithm: DigestAlgorithm,
     range: Option<ByteRange>,
+    wanted: &Wanted,
 ) -> Result<(Digest, ByteRange), Refusal> {
     let size = file.metadata().map_err(refusal)?.len();
-    let wanted = range.unwrap_or(ByteRange {
+    let asked = range.unwrap_or(ByteRange {
         start: 0,
         end: size,
     });
-    if wanted.start > size {
+    if asked.start > size {
         return Err(Refusal::OffsetBeyondEnd {
-            offset: wanted.start,
+            offset: asked.start,
             size,
         });
     }
     let covered = ByteRange {
-        start: wanted.start,
-        end: wanted.end.min(size),
+        start: asked.start,
+        end: asked.end.min(size),
     };
     let whole = covered
         == ByteRange {
@@ -37,7 +39,7 @@ pub(super) fn digest(
         return Ok((known, covered));
     }
     let stamp = stamp(file);
-    let digest = compute(file, algorithm, covered)?;
+    let digest = compute(file, algorithm, covered, wanted)?;
     // A file that changed meanwhile has a digest of nothing in particular.
     if whole && stamp == self::stamp(file) {
         remember(file, &digest);
@@ -45,15 +47,21 @@ pub(super) fn digest(
     Ok((digest, covered))
 }
 
-fn compute(file: &File, algorithm: DigestAlgorithm, range: ByteRange) -> Result<Digest, Refusal> {
+fn compute(
+    file: &File,
+    algorithm: DigestAlgorithm,
+    range: ByteRange,
+    wanted: &Wanted,
+) -> Result<Digest, Refusal> {
     let mut hasher = Hasher::new(algorithm);
     let mut buffer = vec![0; 1 << 18];
     let mut offset = range.start;
     while offset < range.end {
+        wanted.check()?;
         let left = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
-        let wanted = left.min(buffer.len());
+        let most = left.min(buffer.len());
         let length = file
-            .read_at(buffer.get_mut(..wanted).unwrap_or_default(), offset)
+            .read_at(buffer.get_mut(..most).unwrap_or_default(), offset)
             .map_err(refusal)?;
         if length == 0 {
             break;

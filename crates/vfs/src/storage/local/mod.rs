@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -96,6 +96,36 @@ impl LocalStorage {
     ) -> StorageResult<'a, T> {
         let inner = Arc::clone(&self.0);
         Box::pin(blocking(move || work(&inner)))
+    }
+
+    /// The same for what may take minutes: it is told when nobody waits for it any more, which
+    /// is when the future was dropped.
+    fn run_while_wanted<'a, T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner, &Wanted) -> Result<T, Refusal> + Send + 'static,
+    ) -> StorageResult<'a, T> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            let waiter = Arc::new(());
+            let wanted = Wanted(Arc::downgrade(&waiter));
+            let done = blocking(move || work(&inner, &wanted)).await;
+            drop(waiter);
+            done
+        })
+    }
+}
+
+/// Whether somebody waits for what is done.
+struct Wanted(Weak<()>);
+
+impl Wanted {
+    /// # Errors
+    /// Nobody does, so that nobody will see which error it is.
+    fn check(&self) -> Result<(), Refusal> {
+        match self.0.strong_count() {
+            0 => Err(Refusal::Io(io::ErrorKind::Interrupted.into())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -202,9 +232,9 @@ impl Storage for LocalStorage {
         algorithm: DigestAlgorithm,
     ) -> StorageResult<'a, Digest> {
         let path = path.clone();
-        self.run(move |inner| {
+        self.run_while_wanted(move |inner, wanted| {
             let (file, _) = inner.open_partial(&path)?.ok_or(Refusal::NotFound)?;
-            Ok(digest::digest(&file, algorithm, None)?.0)
+            Ok(digest::digest(&file, algorithm, None, wanted)?.0)
         })
     }
 
@@ -280,7 +310,9 @@ impl Storage for LocalStorage {
         range: Option<ByteRange>,
     ) -> StorageResult<'a, (Digest, ByteRange)> {
         let path = path.clone();
-        self.run(move |inner| digest::digest(&inner.open_file(&path)?.0, algorithm, range))
+        self.run_while_wanted(move |inner, wanted| {
+            digest::digest(&inner.open_file(&path)?.0, algorithm, range, wanted)
+        })
     }
 
     fn measure(&self) -> StorageResult<'_, Usage> {

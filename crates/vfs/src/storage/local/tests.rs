@@ -1136,6 +1136,29 @@ async fn recovery_counts_what_is_on_the_disk() {
 /// SHA-256 of "abc" (FIPS 180-4, example B.1).
 const SHA256_ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
+#[test]
+fn a_digest_that_nobody_waits_for_stops() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .max_blocking_threads(1)
+        .build()
+        .expect("a runtime");
+    let next = runtime.block_on(async {
+        let fixture = Fixture::new();
+        // It would take an hour or so, and has no block on the disk.
+        let huge = fixture.root.create("huge").expect("made");
+        huge.set_len(1 << 40).expect("set");
+        let huge = path("/huge");
+        let digest = fixture.vfs.digest(&huge, DigestAlgorithm::Sha256, None);
+        assert!(futures_util::poll!(Box::pin(digest)).is_pending());
+        // There is one thread for both.
+        let next = tokio::task::spawn_blocking(|| ());
+        tokio::time::timeout(Duration::from_secs(60), next).await
+    });
+    runtime.shutdown_background();
+    next.expect("goes on").expect("no panic");
+}
+
 #[tokio::test]
 async fn a_digest_is_computed_while_writing_and_dropped_when_the_file_changes() {
     let fixture = Fixture::new();
