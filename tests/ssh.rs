@@ -616,6 +616,47 @@ fn a_shell_reads_lines_with_a_terminal_and_without() {
 }
 
 #[test]
+fn ctrl_c_stops_what_runs_in_a_shell_and_the_shell_goes_on() {
+    let Some(setting) = setting() else { return };
+    // It takes longer than anybody waits, without a block on the disk.
+    let huge = File::create(setting.home().join("huge")).expect("made");
+    huge.set_len(1 << 40).expect("set");
+    let mut shell = piped(&mut setting.ssh(&["-tt"]));
+    let mut keys = shell.stdin.take().expect("piped");
+    let mut screen = shell.stdout.take().expect("piped");
+    let mut expect = |text: &str| {
+        let mut shown = vec![0; text.len()];
+        screen.read_exact(&mut shown).expect("reads");
+        assert_eq!(String::from_utf8_lossy(&shown), text);
+    };
+    let mut press = |pressed: &[u8]| keys.write_all(pressed).expect("writes");
+    expect("/$ ");
+    press(b"sha256sum huge\r");
+    expect("sha256sum huge\r\n");
+    // What was typed before is gone, and what comes after is not.
+    press(b"rm huge\r");
+    expect("rm huge\r\n");
+    press(b"\x03echo $?\r");
+    expect("^C\r\n");
+    expect("echo $?\r\n/$ 130\r\n/$ ");
+    press(b"cat > file\rline\r");
+    expect("cat > file\r\nline\r\n");
+    press(b"\x03");
+    expect("^C\r\n/$ ");
+    press(b"cat\r");
+    expect("cat\r\n");
+    press(b"one\r");
+    expect("one\r\none\r\n");
+    // The end of what it reads is not the shell's, but the next one is.
+    press(b"\x04");
+    expect("/$ ");
+    press(b"ls; rm huge\x03");
+    expect("ls; rm huge^C\r\n/$ ");
+    press(b"\x04");
+    assert_eq!(shell.wait().expect("ends").code(), Some(130));
+}
+
+#[test]
 fn nothing_is_forwarded() {
     let Some(setting) = setting() else { return };
     let inside = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");

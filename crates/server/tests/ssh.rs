@@ -191,6 +191,28 @@ async fn a_signal_ends_a_command_and_so_does_ctrl_c_in_a_terminal() {
     assert_eq!(signal_of(typed).await, "INT");
 }
 
+#[tokio::test]
+async fn what_a_command_does_that_reads_no_input_ends_with_its_channel() {
+    let setting = setting().await;
+    setting.make_sparse("huge", 1 << 40);
+    let (stream, serving) = connect(&setting, service(&setting));
+    let (mut client, _) = open(stream).await;
+    log_in(&mut client).await;
+    for command in [
+        "sha256sum huge",
+        "sha256sum huge > sums",
+        "sha256sum huge && cat",
+    ] {
+        let hashing = runs(&client, command).await;
+        hashing.close().await.expect("sends");
+    }
+    let started = Instant::now();
+    drop(client);
+    serving.await.expect("no panic").expect("over TCP");
+    // Not the five seconds that one may take to leave things tidy.
+    assert!(started.elapsed() < Duration::from_secs(4));
+}
+
 /// The name of the signal that ended what ran on `channel`.
 async fn signal_of(mut channel: Channel<client::Msg>) -> String {
     let mut ended = None;

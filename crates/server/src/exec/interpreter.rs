@@ -78,29 +78,44 @@ impl Interpreter {
         self.variables.remove(name);
     }
 
-    /// Runs the lines of the client until it ends or one of them is `exit`.
+    /// Runs the lines of the client until it ends or one of them is `exit`. An interrupt stops
+    /// the command that runs, or drops the line that is being read.
     ///
     /// # Errors
     /// A stream to the client is gone.
     pub async fn run_shell(&mut self, streams: &mut Streams) -> io::Result<ExitStatus> {
+        let interrupts = streams.interrupts();
         while !self.ended {
             if streams.has_terminal() {
                 let shown = wharf_model::escape_for_display(self.directory.as_bytes());
                 streams.write(format!("{shown}$ ").as_bytes()).await?;
                 streams.flush().await?;
             }
-            match streams.input.line(MAX_LINE_BYTES).await? {
-                InputLine::End => break,
-                InputLine::Whole(line) => {
-                    self.run_line(&line, streams).await?;
+            tokio::select! {
+                // First, so that nothing is read that was typed after it.
+                biased;
+                () = interrupts.notified() => {
+                    self.status = ExitStatus::INTERRUPTED;
+                    streams.interrupt().await.map_err(io::Error::other)?;
                 }
-                InputLine::TooLong => {
-                    let error = wharf_proto::exec::SyntaxError::TooLong;
-                    self.syntax_error(&error, streams).await?;
-                }
+                ran = self.run_next_line(streams) => ran?,
             }
         }
         Ok(self.status)
+    }
+
+    async fn run_next_line(&mut self, streams: &mut Streams) -> io::Result<()> {
+        match streams.input.line(MAX_LINE_BYTES).await? {
+            InputLine::End => self.end(),
+            InputLine::Whole(line) => {
+                self.run_line(&line, streams).await?;
+            }
+            InputLine::TooLong => {
+                let error = wharf_proto::exec::SyntaxError::TooLong;
+                self.syntax_error(&error, streams).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs one line and says how its last command ended.
@@ -153,13 +168,13 @@ impl Interpreter {
             Ok(redirected) => redirected,
             Err(NotOpened { name, why }) => return complain(streams, &name, why).await,
         };
-        let before = streams.redirect(redirected);
+        streams.redirect(redirected);
         let ran = self.run_words(words, streams).await;
         let Ok(status) = ran else {
             streams.break_off().await;
             return ran;
         };
-        let restored = streams.restore(before).await;
+        let restored = streams.restore().await;
         match restored {
             Ok(()) => Ok(status),
             Err(refusal) => complain(streams, b"", refusal::text(&refusal)).await,

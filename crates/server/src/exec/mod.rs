@@ -51,6 +51,8 @@ impl ExitStatus {
     pub const USAGE: Self = Self(2);
     /// There is no such command.
     pub const NOT_FOUND: Self = Self(127);
+    /// Ctrl-C (128 and the number of SIGINT).
+    pub const INTERRUPTED: Self = Self(130);
     /// Nobody reads the output any more (128 and the number of SIGPIPE).
     pub const BROKEN_PIPE: Self = Self(141);
 
@@ -114,7 +116,8 @@ pub async fn run(
 }
 
 /// Runs the lines that the client sends until it ends or says `exit`. With a prompt
-/// when the streams lead to a terminal. Dropping the future stops it.
+/// when the streams lead to a terminal; an interrupt stops the command that runs, and
+/// no more. Dropping the future stops it.
 pub async fn run_shell(vfs: &Vfs, directory: &VirtualPath, mut streams: Streams) -> ExitStatus {
     let mut interpreter = Interpreter::new(vfs.clone(), directory.clone());
     match interpreter.run_shell(&mut streams).await {

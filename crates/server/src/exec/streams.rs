@@ -1,9 +1,12 @@
 //! The three streams of a command, and where redirections lead them.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufWriter};
+use tokio::sync::Notify;
 use wharf_model::Refusal;
 use wharf_vfs::{Download, Upload};
 
@@ -21,7 +24,17 @@ pub struct Streams {
     errors: Box<dyn AsyncWrite + Send + Unpin>,
     routes: Routes,
     file: Option<FileOutput>,
+    /// Where they led before the command that runs.
+    before: Option<Before>,
     terminal: bool,
+    interrupts: Arc<Notify>,
+    asks: Arc<AtomicBool>,
+}
+
+/// What leads the streams back after a command.
+struct Before {
+    input: Option<Input>,
+    routes: Routes,
 }
 
 /// Where the two outputs lead.
@@ -62,13 +75,21 @@ impl Streams {
         output: impl AsyncWrite + Send + Unpin + 'static,
         errors: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Self {
+        let asks = Arc::new(AtomicBool::new(false));
+        let input = Source::Stream {
+            stream: Box::new(input),
+            asks: Arc::clone(&asks),
+        };
         Self {
-            input: Input::new(Source::Stream(Box::new(input))),
+            input: Input::new(input),
             output: BufWriter::with_capacity(GATHERED_BYTES, Box::new(output)),
             errors: Box::new(errors),
             routes: Routes::USUAL,
             file: None,
+            before: None,
             terminal: false,
+            interrupts: Arc::default(),
+            asks,
         }
     }
 
@@ -77,6 +98,26 @@ impl Streams {
     pub fn with_terminal(mut self) -> Self {
         self.terminal = true;
         self
+    }
+
+    /// The same, where each notification of `interrupts` is a Ctrl-C: a shell stops the command
+    /// that runs and drops what was typed for it. A write to an output may then be dropped
+    /// half-way and go on with other content.
+    #[must_use]
+    pub fn with_interrupts(mut self, interrupts: Arc<Notify>) -> Self {
+        self.interrupts = interrupts;
+        self
+    }
+
+    /// Whether the command that runs has asked for input of the client, and so hears when there
+    /// will be no more.
+    pub fn asks(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.asks)
+    }
+
+    /// What tells of a Ctrl-C.
+    pub(super) fn interrupts(&self) -> Arc<Notify> {
+        Arc::clone(&self.interrupts)
     }
 
     /// Whether there is a prompt.
@@ -122,8 +163,9 @@ impl Streams {
         self.errors.flush().await
     }
 
-    /// Leads the streams elsewhere for one command. The return value leads them back.
-    pub(super) fn redirect(&mut self, redirected: Redirected) -> Redirected {
+    /// Leads the streams elsewhere for one command that starts.
+    pub(super) fn redirect(&mut self, redirected: Redirected) {
+        self.asks.store(false, Ordering::Release);
         let input = redirected
             .input
             .map(|input| std::mem::replace(&mut self.input, input));
@@ -132,22 +174,21 @@ impl Streams {
             gathered: BytesMut::new(),
             failed: None,
         });
-        Redirected {
-            input,
-            file: None,
-            routes: std::mem::replace(&mut self.routes, redirected.routes),
-        }
+        let routes = std::mem::replace(&mut self.routes, redirected.routes);
+        self.before = Some(Before { input, routes });
     }
 
     /// Leads the streams back and puts the file with the output in its place.
     ///
     /// # Errors
     /// Why the output did not get into the file.
-    pub(super) async fn restore(&mut self, before: Redirected) -> Result<(), Refusal> {
-        if let Some(input) = before.input {
-            self.input = input;
+    pub(super) async fn restore(&mut self) -> Result<(), Refusal> {
+        if let Some(before) = self.before.take() {
+            if let Some(input) = before.input {
+                self.input = input;
+            }
+            self.routes = before.routes;
         }
-        self.routes = before.routes;
         match self.file.take() {
             Some(file) => file.finish().await,
             None => Ok(()),
@@ -159,6 +200,18 @@ impl Streams {
         if let Some(mut file) = self.file.take() {
             file.hand_over().await;
         }
+    }
+
+    /// Makes the streams ready for the next command after one that was dropped half-way: what
+    /// it was to read and had to say is forgotten, and its file is kept as a cut upload.
+    pub(super) async fn interrupt(&mut self) -> Result<(), Refusal> {
+        self.break_off().await;
+        self.restore().await?;
+        self.input.buffer.clear();
+        let nowhere: Box<dyn AsyncWrite + Send + Unpin> = Box::new(tokio::io::sink());
+        let output = std::mem::replace(&mut self.output, BufWriter::new(nowhere));
+        self.output = BufWriter::with_capacity(GATHERED_BYTES, output.into_inner());
+        Ok(())
     }
 
     pub(super) fn routes(&self) -> Routes {
@@ -211,8 +264,15 @@ pub(super) struct Input {
 
 /// What stands behind an input.
 pub(super) enum Source {
-    Stream(Box<dyn AsyncRead + Send + Unpin>),
-    File { download: Download, offset: u64 },
+    Stream {
+        stream: Box<dyn AsyncRead + Send + Unpin>,
+        /// Set when something is read of it.
+        asks: Arc<AtomicBool>,
+    },
+    File {
+        download: Download,
+        offset: u64,
+    },
     Nothing,
 }
 
@@ -272,7 +332,8 @@ impl Input {
         }
         match &mut self.source {
             Source::Nothing => {}
-            Source::Stream(stream) => {
+            Source::Stream { stream, asks } => {
+                asks.store(true, Ordering::Release);
                 self.buffer.reserve(PIECE_BYTES);
                 stream.read_buf(&mut self.buffer).await?;
             }

@@ -2,13 +2,14 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -18,10 +19,11 @@ use wharf_proto::exec::Script;
 
 use super::activity::Running;
 use super::channel::{Exit, SessionChannel};
+use super::input::{Backlog, Unread, pipe};
 use super::login::Login;
 use super::session::Channels;
-use super::terminal::{self, CtrlC, MAX_LINE_BYTES, NoMoreLines, Screen};
-use crate::exec::{self, Streams};
+use super::terminal::{self, CtrlC, NoMoreLines, Screen};
+use crate::exec::{self, ExitStatus, Streams};
 use crate::process::{self, Client, Invocation, ProcessRunner, TerminalRequest};
 use crate::registry::{Direction, LiveTransfer, Subject};
 use crate::sftp::{AttributePolicy, SftpOptions};
@@ -232,33 +234,57 @@ async fn builtin(line: Option<Vec<u8>>, login: &Login, channel: SessionChannel) 
         stderr,
         terminal,
         signals,
+        closed,
         ..
     } = channel;
-    let ctrl_c = match line {
-        Some(_) => CtrlC::Interrupts,
-        None => CtrlC::DropsLine,
-    };
-    let working = async {
-        if terminal.is_none() {
-            return work(line, login, Streams::new(stdin, stdout, stderr)).await;
-        }
-        let (typed, lines) = tokio::io::duplex(MAX_LINE_BYTES);
-        let echo = stdout.another();
-        let streams = Streams::new(lines, Screen::new(stdout), Screen::new(stderr));
-        let working = work(line, login, streams.with_terminal());
-        tokio::pin!(working);
-        tokio::select! {
-            exit = &mut working => exit,
-            ended = terminal::edit(stdin, echo, typed, ctrl_c) => match ended {
-                Ok(NoMoreLines::Interrupt) => killed_by("INT"),
-                // The end is what it reads next.
-                Ok(NoMoreLines::End) | Err(_) => working.await,
-            },
+    let interrupts = Arc::new(Notify::new());
+    let shell = line.is_none().then_some(&*interrupts);
+    if terminal.is_none() {
+        let unread = stdin.unread();
+        let streams = Streams::new(stdin, stdout, stderr);
+        let peer = gone(closed, streams.asks(), unread);
+        return tokio::select! {
+            exit = work(line, login, streams) => exit,
+            signal = deadly(signals, shell) => killed_by(signal),
+            () = peer => Exit::Status(ExitStatus::BROKEN_PIPE.code().into()),
+        };
+    }
+    let (typed, lines) = pipe(&Backlog::default());
+    let unread = lines.unread();
+    let echo = stdout.another();
+    // Screens go on where a write was dropped, as interrupts need it.
+    let streams = Streams::new(lines, Screen::new(stdout), Screen::new(stderr))
+        .with_terminal()
+        .with_interrupts(Arc::clone(&interrupts));
+    let peer = gone(closed, streams.asks(), unread);
+    let typing = async {
+        match terminal::edit(
+            stdin,
+            echo,
+            typed,
+            shell.map_or(CtrlC::Ends, CtrlC::Interrupts),
+        )
+        .await
+        {
+            Ok(NoMoreLines::Interrupt) => killed_by("INT"),
+            // The end is what it reads next.
+            Ok(NoMoreLines::End) | Err(_) => std::future::pending().await,
         }
     };
     tokio::select! {
-        exit = working => exit,
-        signal = deadly(signals, ctrl_c) => killed_by(signal),
+        exit = work(line, login, streams) => exit,
+        exit = typing => exit,
+        signal = deadly(signals, shell) => killed_by(signal),
+        () = peer => Exit::Status(ExitStatus::BROKEN_PIPE.code().into()),
+    }
+}
+
+/// Completes when the peer is gone, unless what runs hears that from its input, or may be about
+/// to: then it still keeps what it has got.
+async fn gone(closed: CancellationToken, asks: Arc<AtomicBool>, unread: Unread) {
+    closed.cancelled().await;
+    if asks.load(Ordering::Acquire) || unread.is_some() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -313,14 +339,15 @@ async fn process(line: Option<Vec<u8>>, user: &User, channel: SessionChannel) ->
     }
 }
 
-/// Waits for a signal that ends a program; an interrupt ends a command, and no shell.
-async fn deadly(mut signals: mpsc::Receiver<String>, interrupt: CtrlC) -> &'static str {
+/// Waits for a signal that ends a program; a shell is told of an interrupt instead.
+async fn deadly(mut signals: mpsc::Receiver<String>, shell: Option<&Notify>) -> &'static str {
     while let Some(name) = signals.recv().await {
         let known = ["HUP", "KILL", "QUIT", "TERM", "INT"];
-        match known.into_iter().find(|known| name == *known) {
-            Some("INT") if interrupt == CtrlC::DropsLine => {}
-            Some(known) => return known,
-            None => {}
+        let known = known.into_iter().find(|known| name == *known);
+        match (known, shell) {
+            (Some("INT"), Some(shell)) => shell.notify_one(),
+            (Some(known), _) => return known,
+            (None, _) => {}
         }
     }
     std::future::pending().await

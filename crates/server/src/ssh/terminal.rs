@@ -9,6 +9,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::Notify;
+
+use super::input::Feed;
 
 /// Longest line that can be typed, in bytes; Linux's N_TTY_BUF_SIZE.
 pub(super) const MAX_LINE_BYTES: usize = 4096;
@@ -17,36 +20,40 @@ pub(super) const MAX_LINE_BYTES: usize = 4096;
 const PIECE_BYTES: usize = 16 * 1024;
 
 /// What Ctrl-C means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CtrlC {
-    /// The line that is being typed is not wanted.
-    DropsLine,
+#[derive(Debug, Clone, Copy)]
+pub(super) enum CtrlC<'a> {
+    /// A shell hears of it, and goes on; what was typed before is not wanted.
+    Interrupts(&'a Notify),
     /// What reads the lines is not wanted.
-    Interrupts,
+    Ends,
 }
 
 /// Why there are no more lines.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoMoreLines {
-    /// The keys have ended, or Ctrl-D was one.
+    /// The keys have ended.
     End,
     /// Ctrl-C.
     Interrupt,
 }
 
 /// Makes lines of keys, shows them on `echo` and hands them to `lines`, until
-/// the keys or the lines end. Dropping the future loses the line that is being typed.
+/// the keys end. Dropping the future loses the line that is being typed.
+///
+/// # Errors
+/// The keys or the echo broke off; `lines` then have, too.
 pub(super) async fn edit(
     mut keys: impl AsyncRead + Unpin,
     mut echo: impl AsyncWrite + Unpin,
-    mut lines: impl AsyncWrite + Unpin,
-    ctrl_c: CtrlC,
+    lines: Feed,
+    ctrl_c: CtrlC<'_>,
 ) -> io::Result<NoMoreLines> {
     let mut editor = Editor::default();
     let mut pressed = [0; 256];
     loop {
         let count = keys.read(&mut pressed).await?;
         if count == 0 {
+            lines.end();
             return Ok(NoMoreLines::End);
         }
         for key in pressed.iter().take(count) {
@@ -54,13 +61,18 @@ pub(super) async fn edit(
             echo.write_all(&editor.take_echo()).await?;
             match done {
                 Done::Nothing => {}
-                Done::Line(line) => lines.write_all(&line).await?,
-                Done::End => return Ok(NoMoreLines::End),
-                Done::Interrupt if ctrl_c == CtrlC::Interrupts => {
-                    return Ok(NoMoreLines::Interrupt);
+                Done::Line(line) => {
+                    lines.waits_for_less_than(MAX_LINE_BYTES).await;
+                    lines.push(&line);
                 }
-                // An empty line brings the prompt back.
-                Done::Interrupt => lines.write_all(b"\n").await?,
+                Done::End => lines.end_once(),
+                Done::Interrupt => match ctrl_c {
+                    CtrlC::Ends => return Ok(NoMoreLines::Interrupt),
+                    CtrlC::Interrupts(shell) => {
+                        lines.clear();
+                        shell.notify_one();
+                    }
+                },
             }
         }
     }
@@ -81,7 +93,7 @@ enum Done {
     Nothing,
     /// With its line end.
     Line(Vec<u8>),
-    /// No more lines.
+    /// Whoever reads has read all.
     End,
     /// Ctrl-C; the line is gone.
     Interrupt,
@@ -216,49 +228,90 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Screen<W> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::input::{Backlog, pipe};
     use super::*;
 
-    async fn typed(keys: &[u8]) -> (String, String) {
-        let (mut echo, mut lines) = (Vec::new(), Vec::new());
-        let ended = edit(keys, &mut echo, &mut lines, CtrlC::DropsLine).await;
+    /// What is shown of `keys`, and what a reader gets up to each end.
+    async fn typed(keys: &[u8]) -> (String, Vec<String>) {
+        let mut echo = Vec::new();
+        let (feed, mut lines) = pipe(&Backlog::default());
+        let shell = Notify::new();
+        let ended = edit(keys, &mut echo, feed, CtrlC::Interrupts(&shell)).await;
         assert_eq!(ended.expect("in memory"), NoMoreLines::End);
-        let text = |bytes| String::from_utf8(bytes).expect("text");
-        (text(echo), text(lines))
+        let mut read = Vec::new();
+        loop {
+            let mut text = String::new();
+            lines.read_to_string(&mut text).await.expect("ends");
+            if text.is_empty() {
+                break;
+            }
+            read.push(text);
+        }
+        (String::from_utf8(echo).expect("text"), read)
     }
 
     #[tokio::test]
     async fn keys_become_lines_as_a_terminal_makes_them() {
         for (keys, echo, lines) in [
-            (&b"ls\r"[..], "ls\r\n", "ls\n"),
-            (b"ls\r\npwd\n", "ls\r\npwd\r\n", "ls\npwd\n"),
-            (b"lx\x7fs\r", "lx\x08 \x08s\r\n", "ls\n"),
-            (b"\x7f\x08a\r", "a\r\n", "a\n"),
-            ("é\x7fe\r".as_bytes(), "é\x08 \x08e\r\n", "e\n"),
-            (b"ab\x15c\r", "ab\x08 \x08\x08 \x08c\r\n", "c\n"),
-            (b"rm x\x03ls\r", "rm x^C\r\nls\r\n", "\nls\n"),
-            (b"a\x04b\r\x04never\r", "ab\r\n", "ab\n"),
-            (b"\x1b[A\r", "[A\r\n", "[A\n"),
+            (&b"ls\r"[..], "ls\r\n", &["ls\n"][..]),
+            (b"ls\r\npwd\n", "ls\r\npwd\r\n", &["ls\npwd\n"]),
+            (b"lx\x7fs\r", "lx\x08 \x08s\r\n", &["ls\n"]),
+            (b"\x7f\x08a\r", "a\r\n", &["a\n"]),
+            ("é\x7fe\r".as_bytes(), "é\x08 \x08e\r\n", &["e\n"]),
+            (b"ab\x15c\r", "ab\x08 \x08\x08 \x08c\r\n", &["c\n"]),
+            (b"a\rrm x\x03ls\r", "a\r\nrm x^C\r\nls\r\n", &["ls\n"]),
+            (b"a\x04b\r\x04c\r", "ab\r\nc\r\n", &["ab\n", "c\n"]),
+            (b"\x1b[A\r", "[A\r\n", &["[A\n"]),
         ] {
-            let expected = (echo.to_owned(), lines.to_owned());
-            assert_eq!(typed(keys).await, expected, "{keys:?}");
+            let (shown, read) = typed(keys).await;
+            assert_eq!(
+                (&*shown, &read[..]),
+                (
+                    echo,
+                    &lines.iter().map(ToString::to_string).collect::<Vec<_>>()[..]
+                ),
+                "{keys:?}"
+            );
         }
     }
 
     #[tokio::test]
-    async fn ctrl_c_ends_what_it_may_interrupt() {
-        let (mut echo, mut lines) = (Vec::new(), Vec::new());
+    async fn ctrl_c_ends_what_it_may_end() {
+        let mut echo = Vec::new();
+        let (feed, mut lines) = pipe(&Backlog::default());
         let keys = &b"one\rtwo\x03three\r"[..];
-        let ended = edit(keys, &mut echo, &mut lines, CtrlC::Interrupts).await;
+        let ended = edit(keys, &mut echo, feed, CtrlC::Ends).await;
         assert_eq!(ended.expect("in memory"), NoMoreLines::Interrupt);
         assert_eq!(echo, b"one\r\ntwo^C\r\n");
-        assert_eq!(lines, b"one\n");
+        let mut read = [0; 4];
+        lines.read_exact(&mut read).await.expect("reads");
+        assert_eq!(&read, b"one\n");
+        lines.read_u8().await.expect_err("cut");
     }
 
     #[tokio::test]
     async fn a_line_takes_no_more_than_a_terminal_takes() {
         let keys = [vec![b'x'; MAX_LINE_BYTES + 5], vec![b'\r']].concat();
         let (_, lines) = typed(&keys).await;
-        assert_eq!(lines.len(), MAX_LINE_BYTES);
+        assert_eq!(lines.concat().len(), MAX_LINE_BYTES);
+    }
+
+    #[tokio::test]
+    async fn keys_wait_while_nobody_reads_the_lines() {
+        let (feed, mut lines) = pipe(&Backlog::default());
+        let keys = b"x\r".repeat(5000);
+        let mut editing = std::pin::pin!(edit(&keys[..], Vec::new(), feed, CtrlC::Ends));
+        assert!(futures_util::poll!(&mut editing).is_pending());
+        let mut read = vec![0; 4096];
+        lines.read_exact(&mut read).await.expect("reads");
+        assert!(
+            futures_util::poll!(std::pin::pin!(lines.read_u8())).is_pending(),
+            "no more came"
+        );
+        let mut rest = Vec::new();
+        let (ended, read) = tokio::join!(editing, lines.read_to_end(&mut rest));
+        assert_eq!(ended.expect("in memory"), NoMoreLines::End);
+        assert_eq!(read.expect("ends"), 10_000 - 4096);
     }
 
     #[tokio::test]

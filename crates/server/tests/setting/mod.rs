@@ -38,7 +38,17 @@ pub(crate) struct Setting {
     pub(crate) door: Arc<Door>,
     pub(crate) service: Arc<FtpService>,
     pub(crate) slots: ConnectionSlots,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
+}
+
+impl Setting {
+    /// A file of alice's without a block on the disk.
+    pub(crate) fn make_sparse(&self, name: &str, bytes: u64) {
+        let home = self.directory.path().join("home");
+        let home = Dir::open_ambient_dir(home, ambient_authority()).expect("a directory");
+        let file = home.create(name).expect("made");
+        file.set_len(bytes).expect("set");
+    }
 }
 
 struct OneHome(Arc<Home>);
@@ -132,7 +142,7 @@ pub(crate) async fn setting_on(passive_ports: PassivePorts, tls: Option<FtpTls>)
         service: Arc::new(FtpService::new(config, Arc::clone(&door))),
         door,
         slots: ConnectionSlots::new(limits),
-        _directory: directory,
+        directory,
     }
 }
 
