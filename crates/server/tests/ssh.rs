@@ -15,7 +15,7 @@ use russh::client::{self, DisconnectReason};
 use russh::{Channel, ChannelMsg, Disconnect, Sig};
 use setting::{Setting, setting};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wharf_accounts::Account;
@@ -81,8 +81,11 @@ fn connect(
     (ours, serving)
 }
 
-/// A client that trusts every server and remembers the last word.
-struct Client(Option<oneshot::Sender<(Disconnect, String)>>);
+/// A client that trusts every server, counts exchanges of keys and remembers the last word.
+struct Client {
+    told: Option<oneshot::Sender<(Disconnect, String)>>,
+    exchanges: watch::Sender<usize>,
+}
 
 impl client::Handler for Client {
     type Error = russh::Error;
@@ -94,11 +97,22 @@ impl client::Handler for Client {
         Ok(true)
     }
 
+    async fn kex_done(
+        &mut self,
+        _secret: Option<&[u8]>,
+        _names: &russh::Names,
+        _session: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        self.exchanges.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
     async fn disconnected(
         &mut self,
         reason: DisconnectReason<Self::Error>,
     ) -> Result<(), Self::Error> {
-        if let (DisconnectReason::ReceivedDisconnect(said), Some(told)) = (reason, self.0.take()) {
+        if let (DisconnectReason::ReceivedDisconnect(said), Some(told)) = (reason, self.told.take())
+        {
             let _ = told.send((said.reason_code, said.message));
         }
         Ok(())
@@ -112,10 +126,73 @@ async fn open(
     client::Handle<Client>,
     oneshot::Receiver<(Disconnect, String)>,
 ) {
+    let (client, said, _) = open_counting(stream).await;
+    (client, said)
+}
+
+/// The same, and how often keys have been exchanged.
+async fn open_counting(
+    stream: DuplexStream,
+) -> (
+    client::Handle<Client>,
+    oneshot::Receiver<(Disconnect, String)>,
+    watch::Receiver<usize>,
+) {
     let (told, said) = oneshot::channel();
+    let (exchanges, counted) = watch::channel(0);
     let config = Arc::new(client::Config::default());
-    let opened = client::connect_stream(config, stream, Client(Some(told))).await;
-    (opened.expect("opens"), said)
+    let told = Some(told);
+    let client = Client { told, exchanges };
+    let opened = client::connect_stream(config, stream, client).await;
+    (opened.expect("opens"), said, counted)
+}
+
+fn rekeying(setting: &Setting, bytes: usize, time: Duration) -> SshService {
+    let door = Arc::clone(&setting.door);
+    let limits = (bytes, time);
+    SshService::rekeying_for_tests(&config(), door, Arc::new(NoProcesses), limits)
+}
+
+/// The client asks for new keys after a gigabyte only.
+#[tokio::test]
+async fn the_server_exchanges_keys_anew_by_bytes_and_nothing_is_lost() {
+    let setting = setting().await;
+    let often = rekeying(&setting, 1 << 20, Duration::from_secs(3600));
+    let (stream, _serving) = connect(&setting, often);
+    let (mut client, _, exchanges) = open_counting(stream).await;
+    log_in(&mut client).await;
+    let content: Vec<u8> = (0..20_000_000u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
+    // One direction after the other: two ends of this library that both send wait for each
+    // other when the pipe between them is full.
+    let mut up = runs(&client, "cat > file").await;
+    up.data(&content[..]).await.expect("sends");
+    up.eof().await.expect("sends");
+    while up.wait().await.is_some() {}
+    let mut down = runs(&client, "cat file").await;
+    let mut came = Vec::new();
+    while let Some(message) = down.wait().await {
+        if let ChannelMsg::Data { data } = message {
+            came.extend_from_slice(&data);
+        }
+    }
+    assert!(came == content, "{} bytes", came.len());
+    let exchanges = *exchanges.borrow();
+    assert!(exchanges >= 20, "{exchanges}");
+}
+
+#[tokio::test]
+async fn the_server_exchanges_keys_anew_by_time_while_nothing_happens() {
+    let setting = setting().await;
+    let often = rekeying(&setting, 1 << 30, Duration::from_millis(200));
+    let (stream, _serving) = connect(&setting, often);
+    let (mut client, _, mut exchanges) = open_counting(stream).await;
+    log_in(&mut client).await;
+    let thrice = exchanges.wait_for(|count| *count >= 3);
+    thrice.await.expect("the client is there");
+    // And the connection works on.
+    assert!(runs(&client, "true").await.wait().await.is_some());
 }
 
 async fn log_in(client: &mut client::Handle<Client>) {

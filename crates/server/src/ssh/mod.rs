@@ -111,6 +111,21 @@ impl SshService {
         Self::with(SshShared::new(config, transport, door, processes))
     }
 
+    /// A service that exchanges keys anew after `bytes` in one direction and after `time`, and
+    /// so, in a test, at all.
+    pub fn rekeying_for_tests(
+        config: &SshConfig,
+        door: Arc<Door>,
+        processes: Arc<dyn ProcessRunner>,
+        (bytes, time): (usize, Duration),
+    ) -> Self {
+        let transport = russh::server::Config {
+            limits: russh::Limits::new(bytes, bytes, time),
+            ..transport::config(&config.host_keys, &config.timeouts)
+        };
+        Self::with(SshShared::new(config, transport, door, processes))
+    }
+
     fn with(shared: SshShared) -> Self {
         Self {
             processes: Arc::clone(&shared.processes),
