@@ -40,3 +40,7 @@ fuzz-keep target="session":
 # SFTP beside OpenSSH's server: the same client, file and ciphers, in alternate rounds.
 compare-sftp:
     cargo test --release --test ssh -- --ignored --nocapture a_gibibyte
+
+# The same over a way of 100 ms, both clients with either server.
+compare-sftp-far:
+    cargo test --release --test client_sftp -- --ignored --nocapture over_a_hundred

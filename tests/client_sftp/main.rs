@@ -5,6 +5,7 @@
     reason = "tests own the directories that they make"
 )]
 
+mod far;
 mod openssh;
 mod ours;
 mod person;

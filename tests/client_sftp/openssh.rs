@@ -3,9 +3,9 @@
 use std::io::{BufRead as _, Write as _};
 use std::ops::Deref;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use wharf_testkit::{DelayingRelay, PASSPHRASE, Sshd, has_program, noise};
+use wharf_testkit::{PASSPHRASE, Sshd, has_program, noise};
 
 use crate::person::{EXPECT, Person, await_progress, write};
 
@@ -524,47 +524,4 @@ fn a_command_gets_a_terminal_that_follows_the_size_of_this_one() {
     let command = "test -t 0 || exit 1; trap 'stty size; exit 9' WINCH; echo ready; read line; stty size; while :; do sleep 0.1; done";
     let url = setting.sshd.server_url();
     setting.at_terminal(&script, &["exec", "-t", &url, "--", command]);
-}
-
-/// `cargo test --test client_sftp -- --ignored --nocapture` measures it.
-#[test]
-#[ignore = "takes half a minute and wants a machine of its own"]
-fn over_a_hundred_milliseconds_a_download_is_twice_as_fast_as_openssh_has_it() {
-    let Some(setting) = setting() else { return };
-    if !has_program("sftp") {
-        return;
-    }
-    let relay = DelayingRelay::start(setting.sshd.address(), Duration::from_millis(50));
-    let content = noise(300_000_000, 7);
-    setting.store("big", &content);
-    let (user, root) = (setting.sshd.user(), setting.sshd.root());
-    let path = root.join("big");
-    let url = format!("sftp://{user}@{}/{}", relay.address(), path.display());
-    let ours = timed(&mut setting.client(&["get", "--accept-new", "--no-verify", &url, "ours"]));
-    let port = relay.address().port().to_string();
-    let mut theirs = Command::new("sftp");
-    theirs
-        .args(["-F", "none", "-P", &port, "-i"])
-        .arg(setting.sshd.key("key"))
-        .args([
-            "-o",
-            "StrictHostKeyChecking=no",
-            "-o",
-            "UserKnownHostsFile=/dev/null",
-        ])
-        .arg(format!("{user}@127.0.0.1:{}", path.display()))
-        .arg(setting.file("theirs"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let theirs = timed(&mut theirs);
-    assert!(setting.read("ours") == content && setting.read("theirs") == content);
-    eprintln!("300 MB over 100 ms: ours {ours:?}, OpenSSH's {theirs:?}");
-    assert!(theirs > ours * 2, "ours {ours:?}, OpenSSH's {theirs:?}");
-}
-
-fn timed(command: &mut Command) -> Duration {
-    let started = Instant::now();
-    let status = command.status().expect("starts");
-    assert!(status.success());
-    started.elapsed()
 }

@@ -357,7 +357,10 @@ impl Transfers {
         target: Option<Facts>,
     ) -> Result<Filled, ClientError> {
         let shown = download.tree.show(&download.local);
-        session.learn_digests().await?;
+        // Trying takes a while where the server is far away.
+        if self.options.verify || partial.size() > 0 || target.is_some() {
+            session.learn_digests().await?;
+        }
         let left = Partial {
             size: Some(partial.size()),
             origin: attempt.origin_here(source, partial),
@@ -455,7 +458,9 @@ impl Transfers {
         if let Action::Skip(reason) = plan(source_facts, target, None, policy) {
             return Ok(attempt.skipped(reason, source_facts.size));
         }
-        session.learn_digests().await?;
+        if self.options.verify || standing.is_some() {
+            session.learn_digests().await?;
+        }
         let left = match standing {
             Some(standing) => {
                 let file = Partial {

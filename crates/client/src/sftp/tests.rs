@@ -263,7 +263,7 @@ async fn a_silent_server_is_given_up_after_the_deadline() {
 }
 
 #[tokio::test]
-async fn eight_mebibytes_are_under_way_and_not_more() {
+async fn sixteen_mebibytes_are_under_way_and_not_more() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
     // Never answers a write: what arrives is what the client dares to send ahead.
@@ -297,7 +297,7 @@ async fn eight_mebibytes_are_under_way_and_not_more() {
         .expect("opens");
     let write: &mut dyn RemoteWrite = &mut write;
     let piece = vec![0; 256 * 1024];
-    for _ in 0..32 {
+    for _ in 0..64 {
         write
             .write(&piece)
             .await
@@ -305,7 +305,7 @@ async fn eight_mebibytes_are_under_way_and_not_more() {
     }
     let more = tokio::time::timeout(Duration::from_millis(200), write.write(&piece)).await;
     assert!(more.is_err(), "it waits for an answer");
-    assert_eq!(received.load(Ordering::Relaxed), 8 * 1024 * 1024);
+    assert_eq!(received.load(Ordering::Relaxed), 16 * 1024 * 1024);
 }
 
 #[tokio::test]

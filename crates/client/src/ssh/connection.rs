@@ -379,7 +379,7 @@ const CIPHERS: [cipher::Name; 5] = [
 
 /// What a server may send ahead. Opened anew when half of it is used up, so that what is under
 /// way of a file (`MOST_IN_FLIGHT_BYTES`) always fits.
-const WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+const WINDOW_BYTES: u32 = 48 * 1024 * 1024;
 
 /// The most that the SSH library takes at once.
 const PACKET_BYTES: u32 = 65_535;
