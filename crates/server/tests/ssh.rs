@@ -338,20 +338,20 @@ async fn windows_close_for_who_takes_no_output_and_open_again_for_who_does() {
     let setting = setting().await;
     let (stream, _serving) = connect(&setting, unencrypted(&setting));
     let mut channel = RawChannel::run(stream, "cat").await;
-    let content: Vec<u8> = (0..40_000_000u32)
+    let content: Vec<u8> = (0..80_000_000u32)
         .map(|number| (number % 251) as u8)
         .collect();
     let sent = channel.send_until_closed(&content).await;
     let mib = sent / (1024 * 1024);
-    assert!((6..=16).contains(&mib), "{sent}");
+    assert!((12..=32).contains(&mib), "{sent}");
     assert_eq!(channel.taken.len(), 100_000, "what it may be sent");
     // It takes so much that there is room again, and then everything.
-    channel.widen(11_000_000).await;
-    while channel.taken.len() < 11_100_000 {
+    channel.widen(22_000_000).await;
+    while channel.taken.len() < 22_100_000 {
         channel.take_packet().await;
     }
     let more = channel.send_until_closed(&content[sent..]).await;
-    assert!((2_000_000..=16_000_000).contains(&more), "{more}");
+    assert!((4_000_000..=32_000_000).contains(&more), "{more}");
     channel.widen(1_000_000_000).await;
     let mut sent = sent + more;
     while sent < content.len() {
