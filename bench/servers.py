@@ -33,6 +33,8 @@ class Server:
     #: Sessions beyond which it is not asked how its cost grows.
     most_sessions = 10_000
     user, password = USER, PASSWORD
+    #: What it hashes uploads with while they come, if it does.
+    digest: str | None = None
     #: Where the home is, seen from where a login leads to.
     directory: str | None = None
 
@@ -130,6 +132,7 @@ def need(path: Path, how: str) -> Path:
 
 class Wharf(Server):
     name = "wharf"
+    digest = "BLAKE3"
 
     def command(self):
         program, data = self.places.wharf, self.folder / "data"

@@ -95,6 +95,20 @@ class Stream(Load):
             bench.remove_uploads()
 
 
+class WithDigest(Stream):
+    """Bytes one way, for which the server computes a digest where it can while they come."""
+
+    def run(self, bench, server):
+        if server.digest is None:
+            return super().run(bench, server)
+        plain = self.arguments
+        self.arguments = lambda options: [*plain(options), "--digest", server.digest]
+        try:
+            return super().run(bench, server)
+        finally:
+            self.arguments = plain
+
+
 class Operations(Load):
     """Things done one after the other."""
 
@@ -299,6 +313,7 @@ ALL = {
         Stream("down-32", "download, 32 streams", "download", streams(32, 1), limit=DOWN),
         Stream("up", "upload, 1 stream", "upload", streams(1, 4, up=True), limit=UP),
         Stream("up-32", "upload, 32 streams", "upload", streams(32, 2, up=True), limit=UP),
+        WithDigest("up-digest", "upload, 1 stream, with its digest", "upload", streams(1, 4, up=True), limit=UP),
         Operations("small-down", "4 KiB files down", "file", "small-down", lambda _: ["--files", 1000]),
         Operations("small-up", "4 KiB files up", "file", "small-up", lambda _: ["--files", 3000]),
         Listing("list", "LIST", "LIST"),

@@ -52,6 +52,9 @@ enum Command {
         /// Bytes of each upload
         #[arg(long)]
         bytes: u64,
+        /// With a digest that the server computes while it writes (OPTS HASH)
+        #[arg(long, value_name = "ALGORITHM")]
+        digest: Option<String>,
     },
     /// Download many small files in one session, one after the other
     SmallDown {
@@ -203,7 +206,8 @@ fn run(command: Command) -> Outcome<serde_json::Value> {
             target,
             load,
             bytes,
-        } => workload::upload(&target, load.streams, load.rounds, bytes),
+            digest,
+        } => workload::upload(&target, load.streams, load.rounds, bytes, digest.as_deref()),
         Command::SmallDown { target, files } => workload::small_down(&target, files),
         Command::SmallUp {
             target,

@@ -21,11 +21,23 @@ pub(crate) fn download(target: &Target, streams: u64, rounds: u64, path: &str) -
     Ok(moved(bytes, elapsed))
 }
 
-pub(crate) fn upload(target: &Target, streams: u64, rounds: u64, bytes: u64) -> Outcome<Value> {
+pub(crate) fn upload(
+    target: &Target,
+    streams: u64,
+    rounds: u64,
+    bytes: u64,
+    digest: Option<&str>,
+) -> Outcome<Value> {
     let source = zeros(bytes)?;
     let (total, elapsed) = at_once(
         streams,
-        || Session::open(target),
+        || {
+            let mut session = Session::open(target)?;
+            if let Some(algorithm) = digest {
+                session.command(&format!("OPTS HASH {algorithm}"), 200)?;
+            }
+            Ok(session)
+        },
         |session, stream| {
             for _ in 0..rounds {
                 session.store(&format!("upload-{stream}"), &source, bytes)?;
