@@ -181,7 +181,14 @@ impl End {
 impl Word {
     /// What the word stands for, with `value` giving what variables hold (`HOME` for `~`);
     /// `None` where nothing is left of it, as of an unset variable without quotes.
-    pub fn expand(&self, value: &dyn Fn(&[u8]) -> Vec<u8>) -> Option<Expanded> {
+    ///
+    /// # Errors
+    /// [`ExpansionTooLong`] when it stands for more than `most` bytes.
+    pub fn expand(
+        &self,
+        value: &dyn Fn(&[u8]) -> Vec<u8>,
+        most: usize,
+    ) -> Result<Option<Expanded>, ExpansionTooLong> {
         let mut expanded = Expanded {
             pattern: Vec::new(),
             bytes: Vec::new(),
@@ -208,8 +215,11 @@ impl Word {
                     expanded.push_literal(&value(b"HOME"));
                 }
             }
+            if expanded.bytes.len() > most {
+                return Err(ExpansionTooLong);
+            }
         }
-        stands.then_some(expanded)
+        Ok(stands.then_some(expanded))
     }
 
     fn push(&mut self, byte: u8) {
@@ -226,6 +236,11 @@ impl Word {
         }
     }
 }
+
+/// A word stands for more bytes than there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("argument list too long")]
+pub struct ExpansionTooLong;
 
 impl Expanded {
     /// The word as it is, wildcards as letters.

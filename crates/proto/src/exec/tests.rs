@@ -2,6 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// More than any word of these tests stands for.
+const MOST: usize = 4096;
+
 /// The words of each command, expanded with HOME and two other variables.
 fn words(line: &str) -> Vec<Vec<String>> {
     let script = Script::parse(line.as_bytes()).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -10,7 +13,7 @@ fn words(line: &str) -> Vec<Vec<String>> {
         .iter()
         .map(|step| {
             let words = step.command.words.iter();
-            let expanded = words.filter_map(|word| word.expand(&value));
+            let expanded = words.filter_map(|word| word.expand(&value, MOST).expect("short"));
             expanded
                 .map(|word| String::from_utf8(word.into_bytes()).expect("text"))
                 .collect()
@@ -94,7 +97,8 @@ fn redirections_and_assignments_stand_apart_from_words() {
     assert_eq!(names, [&b"LC_ALL"[..], b"x"]);
     let second = command.assignments[1]
         .value
-        .expand(&value)
+        .expand(&value, MOST)
+        .expect("short")
         .expect("a value");
     assert_eq!(second.into_bytes(), b"a b");
     assert_eq!(command.words.len(), 2);
@@ -163,7 +167,8 @@ fn what_needs_a_shell_is_refused_by_name() {
 fn quoted_wildcards_are_letters() {
     let pattern = |line: &str| {
         let script = Script::parse(line.as_bytes()).expect("a script");
-        let word = script.steps[0].command.words[0].expand(&value)?;
+        let word = &script.steps[0].command.words[0];
+        let word = word.expand(&value, MOST).expect("short")?;
         word.as_pattern().map(<[u8]>::to_vec)
     };
     assert_eq!(pattern("*.txt"), Some(b"*.txt".to_vec()));
@@ -171,6 +176,15 @@ fn quoted_wildcards_are_letters() {
     assert_eq!(pattern("'*'"), None);
     assert_eq!(pattern("\\*"), None);
     assert_eq!(pattern("$PWD"), None);
+}
+
+#[test]
+fn what_a_word_stands_for_is_bounded() {
+    let script = Script::parse(b"x$PWD$PWD").expect("a script");
+    let word = &script.steps[0].command.words[0];
+    // `x` and twice `/a b*`.
+    assert!(word.expand(&value, 11).is_ok());
+    assert_eq!(word.expand(&value, 10).err(), Some(ExpansionTooLong));
 }
 
 #[test]
@@ -186,7 +200,8 @@ proptest! {
     fn every_quoted_word_is_read_back(word in proptest::collection::vec(1_u8.., 0..40)) {
         let text = |line: Vec<u8>| {
             let script = Script::parse(&line).expect("a script");
-            let word = script.steps[0].command.words[1].expand(&value).expect("a word");
+            let word = &script.steps[0].command.words[1];
+            let word = word.expand(&value, MOST).expect("short").expect("a word");
             assert!(word.as_pattern().is_none());
             word.into_bytes()
         };
@@ -211,7 +226,7 @@ proptest! {
         if let Ok(script) = Script::parse(&line) {
             for step in &script.steps {
                 for word in &step.command.words {
-                    let _ = word.expand(&value);
+                    let _ = word.expand(&value, MOST);
                 }
             }
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use wharf_model::{Refusal, VirtualPath};
-use wharf_proto::exec::{Command, MAX_LINE_BYTES, OutputStream, Redirection, Script, When, Word};
+use wharf_proto::exec::{
+    Command, ExpansionTooLong, MAX_LINE_BYTES, OutputStream, Redirection, Script, When, Word,
+};
 use wharf_vfs::{Disposition, UploadOptions, Vfs};
 
 use super::streams::{Input, InputLine, Redirected, Route, Routes, Source, Streams};
@@ -13,6 +15,16 @@ use super::{ExitStatus, glob, quote, refusal};
 
 /// Most bytes that the names and values of a shell's variables have together.
 const MAX_VARIABLE_BYTES: usize = 64 * 1024;
+
+/// Most bytes that the words of a command stand for together, wildcards included, each with what
+/// it costs to keep one. Some times what Linux takes for a program (`ARG_MAX`).
+const MAX_WORDS_BYTES: usize = 8 * 1024 * 1024;
+
+/// What is said beyond that.
+const TOO_LONG: &str = "Argument list too long";
+
+/// What it costs to keep a word, about.
+const WORD_BYTES: usize = 32;
 
 /// A shell: a directory, variables, and how the last command ended.
 pub struct Interpreter {
@@ -159,7 +171,7 @@ impl Interpreter {
     async fn run_command(&mut self, command: &Command, streams: &mut Streams) -> Outcome {
         let words = match self.expand(&command.words).await {
             Ok(words) => words,
-            Err(refusal) => return complain(streams, b"", refusal::text(&refusal)).await,
+            Err(why) => return complain(streams, b"", why).await,
         };
         if !self.assign(command) {
             return complain(streams, b"", "no room for more variables").await;
@@ -210,23 +222,32 @@ impl Interpreter {
     }
 
     /// Makes words of words: variables, then wildcards.
-    async fn expand(&self, words: &[Word]) -> Result<Vec<Vec<u8>>, Refusal> {
+    async fn expand(&self, words: &[Word]) -> Result<Vec<Vec<u8>>, &'static str> {
         let mut expanded = Vec::new();
+        let mut room = MAX_WORDS_BYTES;
         for word in words {
-            let Some(word) = word.expand(&|name| self.value(name)) else {
+            let Some(word) = word
+                .expand(&|name| self.value(name), room)
+                .map_err(|ExpansionTooLong| TOO_LONG)?
+            else {
                 continue;
             };
-            match word.as_pattern() {
-                Some(pattern) => {
-                    let found = glob::expand(&self.vfs, &self.directory, pattern).await?;
-                    if found.is_empty() {
-                        expanded.push(word.into_bytes());
-                    } else {
-                        expanded.extend(found);
-                    }
-                }
-                None => expanded.push(word.into_bytes()),
+            let mut made = match word.as_pattern() {
+                Some(pattern) => glob::expand(&self.vfs, &self.directory, pattern)
+                    .await
+                    .map_err(|refusal| match refusal {
+                        // The storage has numbers for its errors.
+                        Refusal::Io(error) if error.get_ref().is_some() => TOO_LONG,
+                        refusal => refusal::text(&refusal),
+                    })?,
+                None => Vec::new(),
+            };
+            if made.is_empty() {
+                made.push(word.into_bytes());
             }
+            let cost: usize = made.iter().map(|word| word.len() + WORD_BYTES).sum();
+            room = room.checked_sub(cost).ok_or(TOO_LONG)?;
+            expanded.append(&mut made);
         }
         Ok(expanded)
     }
@@ -235,7 +256,10 @@ impl Interpreter {
     /// environment of its own.
     fn assign(&mut self, command: &Command) -> bool {
         command.assignments.iter().all(|assignment| {
-            let value = assignment.value.expand(&|name| self.value(name));
+            let value = &assignment.value;
+            let Ok(value) = value.expand(&|name| self.value(name), MAX_VARIABLE_BYTES) else {
+                return false;
+            };
             let value = value.map(|value| value.into_bytes()).unwrap_or_default();
             self.set_variable(&assignment.name, value)
         })
@@ -341,7 +365,10 @@ impl Interpreter {
     }
 
     fn target(&self, word: &Word) -> Vec<u8> {
-        let expanded = word.expand(&|name| self.value(name));
+        let most = VirtualPath::MAX_BYTES;
+        let expanded = word.expand(&|name| self.value(name), most);
+        // No file has a longer name, nor an empty one.
+        let expanded = expanded.unwrap_or_default();
         expanded.map(|word| word.into_bytes()).unwrap_or_default()
     }
 }

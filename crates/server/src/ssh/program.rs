@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use wharf_accounts::ExecPolicy;
 use wharf_model::VirtualPath;
-use wharf_proto::exec::Script;
+use wharf_proto::exec::{MAX_LINE_BYTES, Script};
 
 use super::activity::Running;
 use super::channel::{Exit, SessionChannel};
@@ -80,7 +80,7 @@ impl Program {
         let name = command
             .words
             .first()
-            .and_then(|word| word.expand(&|_| Vec::new()));
+            .and_then(|word| word.expand(&|_| Vec::new(), MAX_LINE_BYTES).ok().flatten());
         command.assignments.is_empty()
             && command.redirections.is_empty()
             && name.is_some_and(|name| name.into_bytes() == b"scp")

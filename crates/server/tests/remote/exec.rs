@@ -506,6 +506,28 @@ const WORDS: &[&str] = &[
     "\u{7f}",
 ];
 
+#[tokio::test]
+async fn what_a_line_stands_for_is_bounded_however_often_it_says_it() {
+    let vfs = crate::room::in_memory().await;
+    let name = "n".repeat(200);
+    let made: String = (0..300).map(|number| format!("{name}{number} ")).collect();
+    let made = run_on(&vfs, format!("touch {made}").as_bytes(), b"").await;
+    assert_eq!(made.status, 0);
+    let value = "x".repeat(60_000);
+    for line in [
+        format!("echo{}", " *".repeat(200)),
+        format!("A={value}; echo{}", " $A".repeat(200)),
+        format!("A={value}; echo {}", "$A".repeat(20_000)),
+        format!("A={value}; B={}", "$A".repeat(20_000)),
+    ] {
+        let ran = run_on(&vfs, line.as_bytes(), b"").await;
+        let said = String::from_utf8_lossy(&ran.errors).into_owned();
+        let bounded = ["Argument list too long", "no room for more variables"];
+        assert!(bounded.iter().any(|text| said.contains(text)), "{said}");
+        assert!(ran.output.is_empty());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
