@@ -33,6 +33,9 @@ use super::{signals, system, terminal, wire};
 /// Which part of the time counting the home of a command that runs may take.
 const COUNT_SHARE: u32 = 20;
 
+/// How long the end of a command waits for the last count of its home, which goes on.
+const COUNT_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Most variables that a client sets, and the longest value.
 const MAX_VARIABLES: usize = 32;
 const MAX_VALUE_BYTES: usize = 1024;
@@ -471,41 +474,56 @@ impl Warden {
     /// Until nothing of the command is left, and its home is counted.
     async fn watch(self, mut requests: mpsc::Receiver<String>) -> Ending {
         let mut wanted = true;
-        let mut count_at = Instant::now() + self.count_interval;
-        let outcome = loop {
-            let instruction = tokio::select! {
-                message = self.control.receive() => break outcome(message),
-                request = requests.recv(), if wanted => match request {
-                    Some(name) => Instruction::Signal(name),
-                    None => {
-                        wanted = false;
-                        Instruction::End(Reason::Gone)
+        let mut may_pass = true;
+        let outcome = {
+            // Beside the rest: a home may take long to count, and its command must still hear.
+            let passing = self.passes_quota();
+            tokio::pin!(passing);
+            loop {
+                let instruction = tokio::select! {
+                    message = self.control.receive() => break outcome(message),
+                    request = requests.recv(), if wanted => match request {
+                        Some(name) => Instruction::Signal(name),
+                        None => {
+                            wanted = false;
+                            Instruction::End(Reason::Gone)
+                        }
+                    },
+                    () = &mut passing, if may_pass => {
+                        may_pass = false;
+                        Instruction::End(Reason::Quota)
                     }
-                },
-                () = tokio::time::sleep_until(count_at) => {
-                    let started = Instant::now();
-                    let passed = self.has_passed_quota().await;
-                    let pause = started.elapsed() * COUNT_SHARE;
-                    count_at = Instant::now() + self.count_interval.max(pause);
-                    if !passed {
-                        continue;
-                    }
-                    Instruction::End(Reason::Quota)
-                }
-            };
-            // Once the supervisor is gone its end is what is received.
-            let _ = self.control.tell(&instruction).await;
+                };
+                // Once the supervisor is gone its end is what is received.
+                let _ = self.control.tell(&instruction).await;
+            }
         };
         // Nothing writes any more.
         drop(self.activity);
-        let over = match self.home.recount().await {
-            Ok(usage) => over(usage, self.quota),
-            Err(error) => {
-                tracing::error!(%error, "a home could not be recounted after a command");
+        let counting = tokio::spawn(is_over(Arc::clone(&self.home), self.quota));
+        let over = match tokio::time::timeout(COUNT_PATIENCE, counting).await {
+            Ok(counted) => counted.unwrap_or(false),
+            Err(_) => {
+                tracing::warn!(
+                    "a home takes long to count after a command, which is not told whether it is over its quota"
+                );
                 false
             }
         };
         ending(outcome, over)
+    }
+
+    /// Counts the home from time to time, until it has passed the quota.
+    async fn passes_quota(&self) {
+        let mut pause = self.count_interval;
+        loop {
+            tokio::time::sleep(pause).await;
+            let started = Instant::now();
+            if self.has_passed_quota().await {
+                return;
+            }
+            pause = self.count_interval.max(started.elapsed() * COUNT_SHARE);
+        }
     }
 
     async fn has_passed_quota(&self) -> bool {
@@ -528,6 +546,17 @@ fn outcome(message: io::Result<Option<wire::Received>>) -> Option<Outcome> {
     match message.ok()??.parse().ok()? {
         Report::Ended(outcome) => Some(outcome),
         Report::Started | Report::Refused(_) => None,
+    }
+}
+
+/// Whether a home is over the quota after a command.
+async fn is_over(home: Arc<Home>, quota: QuotaLimits) -> bool {
+    match home.recount().await {
+        Ok(usage) => over(usage, quota),
+        Err(error) => {
+            tracing::error!(%error, "a home could not be recounted after a command");
+            false
+        }
     }
 }
 

@@ -316,13 +316,17 @@ impl Storage for LocalStorage {
     }
 
     fn measure(&self) -> StorageResult<'_, Usage> {
-        self.run(|inner| walk(&inner.root, &mut |_, _, metadata| usage_of(metadata)))
+        self.run_while_wanted(|inner, wanted| {
+            walk(&inner.root, wanted, &mut |_, _, metadata| {
+                usage_of(metadata)
+            })
+        })
     }
 
     fn recover(&self) -> StorageResult<'_, Usage> {
-        self.run(|inner| {
+        self.run_while_wanted(|inner, wanted| {
             // Twice, because what is renamed on the way may be met again.
-            walk(&inner.root, &mut |directory, name, metadata| {
+            walk(&inner.root, wanted, &mut |directory, name, metadata| {
                 if let Some(target) = target_of_staged(name.as_os_str().as_bytes())
                     && metadata.is_file()
                 {
@@ -330,7 +334,9 @@ impl Storage for LocalStorage {
                 }
                 Usage::ZERO
             })?;
-            walk(&inner.root, &mut |_, _, metadata| usage_of(metadata))
+            walk(&inner.root, wanted, &mut |_, _, metadata| {
+                usage_of(metadata)
+            })
         })
     }
 

@@ -12,6 +12,7 @@ use cap_std::fs::{Dir, Metadata};
 use rustix::fs::{Mode, OFlags};
 use wharf_model::{Refusal, Usage};
 
+use super::Wanted;
 use super::beneath::{identity, refusal};
 
 /// Most levels whose descriptors are held: far deeper than trees are that people make.
@@ -34,12 +35,14 @@ struct Level {
 /// server may not read.
 ///
 /// # Errors
-/// `Io` when a directory cannot be read; `Busy` when a very deep one was moved meanwhile.
-pub(super) fn walk(root: &Dir, visit: &mut Visit<'_>) -> Result<Usage, Refusal> {
+/// `Io` when a directory cannot be read, or nobody waits any more; `Busy` when a very deep one was
+/// moved meanwhile.
+pub(super) fn walk(root: &Dir, wanted: &Wanted, visit: &mut Visit<'_>) -> Result<Usage, Refusal> {
     let mut total = Usage::ZERO;
     let root = root.open_dir(".").map_err(refusal)?;
     let mut levels = vec![enter(root, visit, &mut total)?];
     while let Some(level) = levels.last_mut() {
+        wanted.check()?;
         let (Some(directory), Some(name)) = (&level.directory, level.pending.pop()) else {
             leave(&mut levels)?;
             continue;
@@ -124,7 +127,9 @@ mod tests {
             },
             files: 1,
         };
-        walk(root, each).expect("a readable tree")
+        let waiter = std::sync::Arc::new(());
+        let wanted = Wanted(std::sync::Arc::downgrade(&waiter));
+        walk(root, &wanted, each).expect("a readable tree")
     }
 
     #[test]
@@ -154,5 +159,14 @@ mod tests {
         root.symlink("d", "to_d").expect("linked");
         root.symlink("..", "d/up").expect("linked");
         assert_eq!(count(&root), Usage { bytes: 5, files: 4 });
+    }
+
+    #[test]
+    fn a_walk_that_nobody_waits_for_stops() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = Dir::open_ambient_dir(directory.path(), ambient_authority());
+        let wanted = Wanted(std::sync::Weak::new());
+        let walked = walk(&root.expect("opens"), &wanted, &mut |_, _, _| Usage::ZERO);
+        assert!(matches!(walked, Err(Refusal::Io(_))));
     }
 }
