@@ -25,8 +25,8 @@ Signals:
              TLS policy, certificates, access and login rules
 
 As root, give it a user of its own: wharf serve --user wharf --ftp 0.0.0.0:21
-Under systemd (dist/wharf.service) it tells when it is ready, and serves sockets that are passed on under the names ftp
-and ftps. See a running server with: wharf status, wharf sessions
+Under systemd (dist/wharf.service) it tells when it is ready, and serves sockets that are passed on under the names
+ftp, ftps and ssh. See a running server with: wharf status, wharf sessions
 
 Where the kernel has Landlock, the server reaches its data, home_roots, configuration and certificates only; see
 sandbox in the configuration.
