@@ -21,7 +21,7 @@ use crate::cli::site::{SiteArgs, UrlArgument, runtime, start_output};
 #[command(after_help = "\
 The words of the command are joined by spaces and read by the account's shell on the server, as ssh(1) does it. Standard
 input, output and error are the command's; the exit code is the command's too, 128 and the signal's number if one ended
-it, and 255 where Wharf itself failed.
+it, 141 where nobody reads its output any more, and 255 where Wharf itself failed.
 
 Examples:
   wharf exec sftp://alice@files.example -- df -h
@@ -47,6 +47,7 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
     match result {
         Ok(0) => Ok(()),
         Ok(code) => Err(CliError::Ended(code)),
+        Err(CliError::Unread) => Err(CliError::Unread),
         Err(error) => {
             if !matches!(error, CliError::Told(_)) {
                 eprintln!("wharf: {error}");
@@ -74,7 +75,12 @@ fn run_command(args: &Args) -> Result<u8, CliError> {
     runtime.shutdown_background();
     result
         .map(|end| exit_code(&end))
-        .map_err(|error| CliError::at(&url, &error))
+        .map_err(|error| match &error {
+            ClientError::Local { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {
+                CliError::Unread
+            }
+            _ => CliError::at(&url, &error),
+        })
 }
 
 fn request(args: &Args, url: &RemoteUrl) -> Result<CommandRequest, CliError> {

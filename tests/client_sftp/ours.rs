@@ -250,6 +250,23 @@ fn what_keeps_a_tree_from_being_removed_is_told() {
 }
 
 #[test]
+fn a_command_whose_output_nobody_reads_ends_quietly() {
+    use std::io::Read as _;
+    let setting = setting(&["--exec", "builtin"]);
+    setting.store("big", &noise(20_000_000, 4));
+    let mut child = setting
+        .client(&["exec", &setting.url(""), "--", "cat", "big"])
+        .spawn()
+        .expect("starts");
+    let mut output = child.stdout.take().expect("piped");
+    output.read_exact(&mut [0; 5]).expect("reads");
+    drop(output);
+    let ended = child.wait_with_output().expect("ends");
+    assert_eq!(ended.status.code(), Some(141));
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+}
+
+#[test]
 fn commands_have_their_streams_and_their_exit_status() {
     let setting = setting(&["--exec", "builtin"]);
     let url = setting.url("");
