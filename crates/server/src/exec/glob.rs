@@ -12,12 +12,12 @@ pub(super) const MAX_NAMES: usize = 20_000;
 /// matches. Directories that cannot be listed match nothing.
 ///
 /// # Errors
-/// `Io` when there are more than [`MAX_NAMES`].
+/// [`NotExpanded`].
 pub(super) async fn expand(
     vfs: &Vfs,
     directory: &VirtualPath,
     pattern: &[u8],
-) -> Result<Vec<Vec<u8>>, Refusal> {
+) -> Result<Vec<Vec<u8>>, NotExpanded> {
     let (mut typed, pattern) = match pattern.strip_prefix(b"/") {
         Some(rest) => (vec![b"/".to_vec()], rest),
         None => (vec![Vec::new()], pattern),
@@ -50,7 +50,7 @@ async fn matches(
     heads: Vec<Vec<u8>>,
     pattern: &Pattern,
     only_directories: bool,
-) -> Result<Vec<Vec<u8>>, Refusal> {
+) -> Result<Vec<Vec<u8>>, NotExpanded> {
     let mut found = Vec::new();
     for head in heads {
         let Ok(place) = directory.resolve(&head) else {
@@ -67,7 +67,7 @@ async fn matches(
                 }
             }
             if found.len() > MAX_NAMES {
-                return Err(Refusal::Io(std::io::Error::other(TooManyNames)));
+                return Err(NotExpanded::TooManyNames);
             }
         }
     }
@@ -94,7 +94,17 @@ async fn existing(
     found
 }
 
-/// A word with wildcards stands for too much.
-#[derive(Debug, thiserror::Error)]
-#[error("a pattern matches more than {MAX_NAMES} names")]
-struct TooManyNames;
+/// Why a word with wildcards stands for nothing.
+#[derive(Debug)]
+pub(super) enum NotExpanded {
+    /// More than [`MAX_NAMES`].
+    TooManyNames,
+    /// A directory was refused half-way.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for NotExpanded {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}

@@ -9,6 +9,7 @@ use wharf_proto::exec::{
 };
 use wharf_vfs::{Disposition, UploadOptions, Vfs};
 
+use super::glob::NotExpanded;
 use super::streams::{Input, InputLine, Redirected, Route, Routes, Source, Streams};
 use super::table::{Outcome, find_command};
 use super::{ExitStatus, glob, quote, refusal};
@@ -235,10 +236,9 @@ impl Interpreter {
             let mut made = match word.as_pattern() {
                 Some(pattern) => glob::expand(&self.vfs, &self.directory, pattern)
                     .await
-                    .map_err(|refusal| match refusal {
-                        // The storage has numbers for its errors.
-                        Refusal::Io(error) if error.get_ref().is_some() => TOO_LONG,
-                        refusal => refusal::text(&refusal),
+                    .map_err(|error| match error {
+                        NotExpanded::TooManyNames => TOO_LONG,
+                        NotExpanded::Refused(refusal) => refusal::text(&refusal),
                     })?,
                 None => Vec::new(),
             };
