@@ -33,8 +33,9 @@ use wharf_vfs::storage::local::LocalOptions;
 use crate::admin;
 use crate::admin::service::{Administration, MOST_ADMINISTRATORS};
 use crate::config::{self, Address, Config, HomeRoot, ListenerTls, Networks};
+use crate::descriptors::Descriptors;
 use crate::gate::{Gate, GateRules};
-use crate::homes::Homes;
+use crate::homes::{Homes, OpenLimits};
 use crate::host_keys::{self, HostKeysError};
 use crate::privileges::User;
 use crate::sandbox::Reach;
@@ -330,6 +331,7 @@ pub(crate) struct Foundation {
     administration: Option<BoundEndpoint>,
     passwords: PasswordPool,
     processes: Processes,
+    descriptors: Descriptors,
 }
 
 impl Foundation {
@@ -364,6 +366,7 @@ impl Foundation {
             lock,
             passwords: PasswordPool::new(PasswordPolicy::recommended()),
             processes,
+            descriptors: Descriptors::raise(),
         })
     }
 
@@ -392,7 +395,9 @@ impl Server {
             administration,
             passwords,
             processes,
+            descriptors,
         } = foundation;
+        descriptors.warn_if_few(config.limits.connections);
         let tls = if needs_tls(config) {
             Some(Tls::start(&config.tls, &data.0)?)
         } else {
@@ -414,7 +419,11 @@ impl Server {
         let options = LocalOptions {
             durable: config.uploads.durable,
         };
-        let homes = Homes::new(accounts, options);
+        let open = OpenLimits {
+            together: descriptors.for_homes(),
+            per_home: descriptors.for_one_home(config.limits.open_files_per_home),
+        };
+        let homes = Homes::new(accounts, options, open);
         let registry = Registry::new();
         let door = door(config, &authenticator, &guard, &homes, &registry);
         let server = tls.as_ref().map(|tls| tls.server());

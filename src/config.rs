@@ -110,6 +110,7 @@ pub(crate) struct Limits {
     pub(crate) per_address: usize,
     pub(crate) per_user: usize,
     pub(crate) before_login_per_address: usize,
+    pub(crate) open_files_per_home: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -240,6 +241,7 @@ impl Default for Limits {
             per_address: 1_000,
             per_user: 500,
             before_login_per_address: 100,
+            open_files_per_home: 2_000,
         }
     }
 }
@@ -661,7 +663,7 @@ mod tests {
         let is_key = |line: &str| line.contains(" = ") && !line.starts_with('#');
         let keys = EXAMPLE.lines().filter(|line| is_key(line)).count();
         // Every field of the structs above; a new one belongs into the example.
-        assert_eq!(keys, 61);
+        assert_eq!(keys, 62);
         for (number, line) in EXAMPLE.lines().enumerate() {
             let explained = number > 0
                 && EXAMPLE

@@ -14,24 +14,39 @@ use wharf_model::{Refusal, Usage};
 use wharf_server::door::{HomeOpener, HomeUnavailable};
 use wharf_vfs::storage::Storage;
 use wharf_vfs::storage::local::{LocalOptions, LocalStorage};
-use wharf_vfs::{Home, Ledger, UsageJournal};
+use wharf_vfs::{Home, Ledger, OpenLimit, UsageJournal};
 
 /// How often quiet homes have their usage saved.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How many descriptors what is open in homes may take.
+#[derive(Debug)]
+pub(crate) struct OpenLimits {
+    /// In all of them.
+    pub(crate) together: Arc<OpenLimit>,
+    /// In one of them.
+    pub(crate) per_home: usize,
+}
 
 /// The homes of one process.
 pub(crate) struct Homes {
     store: Arc<dyn AccountStore>,
     options: LocalOptions,
+    limits: OpenLimits,
     // One cell a home, so that a slow recount keeps up only those who wait for it.
     open: Mutex<HashMap<PathBuf, Arc<OnceCell<Arc<Home>>>>>,
 }
 
 impl Homes {
-    pub(crate) fn new(store: Arc<dyn AccountStore>, options: LocalOptions) -> Arc<Self> {
+    pub(crate) fn new(
+        store: Arc<dyn AccountStore>,
+        options: LocalOptions,
+        limits: OpenLimits,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
             options,
+            limits,
             open: Mutex::default(),
         })
     }
@@ -109,7 +124,8 @@ impl Homes {
             home: path.to_path_buf(),
         };
         let ledger = Ledger::new(usage, dirty, Box::new(journal));
-        Ok(Home::new(Arc::new(storage), ledger))
+        let open = self.limits.together.part(self.limits.per_home);
+        Ok(Home::limited(Arc::new(storage), ledger, open))
     }
 }
 

@@ -4,6 +4,7 @@ mod admin;
 mod cli;
 mod compose;
 mod config;
+mod descriptors;
 mod gate;
 mod homes;
 mod host_keys;

@@ -699,6 +699,24 @@ fn connections_that_do_not_log_in_have_a_cap_and_those_that_do_leave_it() {
 }
 
 #[test]
+fn no_more_files_of_a_home_are_open_than_the_configuration_allows() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let config = wharf.configure("[limits]\nopen_files_per_home = 3\n");
+    let server = wharf.serve(&["--config", &config]);
+    let (mut first, mut second) = (server.login("alice"), server.login("alice"));
+    let mut data = first.passive();
+    assert_eq!(first.command("STOR f").0, 150);
+    data.write_all(b"half").expect("sent");
+    // An upload holds its directory, too.
+    assert_eq!(second.upload("STOR g", b"x").0, 450);
+    assert_eq!(second.download("LIST").1.0, 226);
+    drop(data);
+    assert_eq!(first.reply().0, 226);
+    assert_eq!(second.upload("STOR g", b"x").0, 226);
+}
+
+#[test]
 fn five_hundred_idle_strangers_do_not_shut_out_a_user() {
     let wharf = wharf();
     wharf.add_user("alice", &[]);

@@ -179,7 +179,7 @@ async fn serve(
             Ok(fresh) => {
                 if fixed(&fresh) != fixed(&config) {
                     tracing::warn!(
-                        "data_dir, home_roots, user, sandbox, listen, proxies and processes.enabled hold from the next start on"
+                        "data_dir, home_roots, user, sandbox, listen, proxies, processes.enabled and limits.open_files_per_home hold from the next start on"
                     );
                 }
                 server.reload(&fresh);
@@ -267,6 +267,7 @@ fn fixed(config: &Config) -> impl PartialEq {
         config.user.clone(),
         config.sandbox,
         config.processes.enabled,
+        config.limits.open_files_per_home,
     )
 }
 

@@ -50,6 +50,9 @@ pub enum Refusal {
     /// Another transfer is writing to the file in place.
     #[error("another transfer is writing to the file")]
     Busy,
+    /// As many files and directories are open as may be at one time.
+    #[error("too many open files")]
+    TooManyOpen,
     /// A restart offset beyond the end of the file.
     #[error("offset {offset} is beyond the end of the file at {size}")]
     OffsetBeyondEnd {

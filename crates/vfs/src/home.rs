@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use wharf_model::{Refusal, Usage};
 
+use crate::open::OpenLimit;
 use crate::quota::Ledger;
 use crate::storage::Storage;
 
@@ -13,12 +14,26 @@ use crate::storage::Storage;
 pub struct Home {
     storage: Arc<dyn Storage>,
     ledger: Arc<Ledger>,
+    open: Arc<OpenLimit>,
 }
 
 impl Home {
-    /// A home of its parts.
+    /// A home of its parts, where any number of files may be open.
     pub fn new(storage: Arc<dyn Storage>, ledger: Arc<Ledger>) -> Arc<Self> {
-        Arc::new(Self { storage, ledger })
+        Self::limited(storage, ledger, OpenLimit::new(usize::MAX))
+    }
+
+    /// A home of its parts, where what is open counts for `open`.
+    pub fn limited(
+        storage: Arc<dyn Storage>,
+        ledger: Arc<Ledger>,
+        open: Arc<OpenLimit>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            storage,
+            ledger,
+            open,
+        })
     }
 
     /// Where the files are.
@@ -29,6 +44,11 @@ impl Home {
     /// How much they are.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+
+    /// How many files and directories may be open.
+    pub(crate) fn open(&self) -> &Arc<OpenLimit> {
+        &self.open
     }
 
     /// Counts what is there, and has the ledger say so; that usage. Needed where something

@@ -8,16 +8,18 @@
 //!
 //! Invariants: nothing reaches a storage that the permission gate has not
 //! passed; no byte is written that the ledger has not reserved; a name shows a
-//! whole file, or one that is marked incomplete.
+//! whole file, or one that is marked incomplete; what is open counts for an [`OpenLimit`].
 
 mod authorize;
 mod home;
+mod open;
 mod quota;
 pub mod storage;
 mod upload;
 mod vfs;
 
 pub use home::Home;
+pub use open::OpenLimit;
 pub use quota::{ForeignActivity, Ledger, QuotaReport, UsageJournal};
 pub use upload::{Committed, Disposition, Existing, Upload, UploadOptions, WriteOptions};
 pub use vfs::{Download, EntryPermissions, Listing, Partial, Vfs};

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tracing::Instrument as _;
 use wharf_model::{Digest, DigestAlgorithm, Entry, Hasher, Refusal, Usage};
 
+use crate::open::OpenSlot;
 use crate::quota::Claim;
 use crate::storage::{Approve, LastPiece, Meter, ModeOf, Poured, StagedFile, Stop, Tap, end_of};
 
@@ -79,6 +80,7 @@ pub(crate) type SharedClaim = Arc<Mutex<Claim>>;
 
 struct Inner {
     staged: Box<dyn StagedFile>,
+    _slot: OpenSlot,
     claim: SharedClaim,
     hasher: Option<Hasher>,
     /// Where the next byte of a writer that goes on in order goes.
@@ -100,7 +102,7 @@ pub struct Committed {
 
 impl Upload {
     pub(crate) fn new(
-        staged: Box<dyn StagedFile>,
+        (staged, slot): (Box<dyn StagedFile>, OpenSlot),
         claim: SharedClaim,
         name: Vec<u8>,
         digest: Option<DigestAlgorithm>,
@@ -111,6 +113,7 @@ impl Upload {
         Self {
             inner: Some(Inner {
                 staged,
+                _slot: slot,
                 claim,
                 hasher: digest.filter(|_| from_the_start).map(Hasher::new),
                 position,

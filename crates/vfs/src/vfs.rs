@@ -14,6 +14,7 @@ use wharf_model::{
 
 use crate::authorize::Gate;
 use crate::home::Home;
+use crate::open::OpenSlot;
 use crate::quota::{Claim, QuotaReport};
 use crate::storage::{Batches, Links, Reserve, StoredFile, Target, WriteMode, new_name};
 use crate::upload::{
@@ -24,6 +25,9 @@ use crate::upload::{
 const ANY_WRITE: Permissions = Permissions::WRITE
     .union(Permissions::APPEND)
     .union(Permissions::OVERWRITE);
+
+/// The descriptors of an upload: its file, and the directory that it stays in.
+const UPLOAD_DESCRIPTORS: usize = 2;
 
 /// What one account sees, may do and may fill. Cheap to clone.
 #[derive(Clone)]
@@ -154,7 +158,7 @@ impl Vfs {
     /// The entries of a directory. Needs `LIST`.
     ///
     /// # Errors
-    /// `NotADirectory`, `NotFound`, `NotPermitted`.
+    /// `NotADirectory`, `NotFound`, `NotPermitted`, `TooManyOpen`.
     pub async fn list(&self, path: &VirtualPath) -> Result<Listing, Refusal> {
         // Where rules differ by directory, a link's target may be out of bounds.
         let links = if self.gate().needs_resolved() {
@@ -175,26 +179,33 @@ impl Vfs {
 
     async fn list_with(&self, path: &VirtualPath, links: Links) -> Result<Listing, Refusal> {
         self.judge(path, Permissions::LIST).await?;
+        let slot = self.home.open().take(1)?;
+        let batches = self.home.storage().list(path, links).await?;
         Ok(Listing {
             known: None,
-            batches: Some(self.home.storage().list(path, links).await?),
+            batches: Some((batches, slot)),
+            next: FIRST_ENTRIES,
+            most: MOST_ENTRIES,
         })
     }
 
     /// Opens a file for reading. Needs `READ`.
     ///
     /// # Errors
-    /// `IsADirectory`, `NotAFile`, `NotFound`, `NotPermitted`.
+    /// `IsADirectory`, `NotAFile`, `NotFound`, `NotPermitted`, `TooManyOpen`.
     pub async fn open(&self, path: &VirtualPath) -> Result<Download, Refusal> {
         self.judge(path, Permissions::READ).await?;
-        Ok(Download(self.home.storage().open(path).await?))
+        let slot = self.home.open().take(1)?;
+        let file = self.home.storage().open(path).await?;
+        Ok(Download { file, _slot: slot })
     }
 
     /// Starts an upload. Needs `WRITE` for a new file, `OVERWRITE` to replace
     /// one, `APPEND` or `OVERWRITE` to go on at its end.
     ///
     /// # Errors
-    /// `NotPermitted`, `OverQuota`, `Busy`, `OffsetBeyondEnd`, `InvalidName`, and what the storage says.
+    /// `NotPermitted`, `OverQuota`, `Busy`, `OffsetBeyondEnd`, `InvalidName`, `TooManyOpen`, and what the
+    /// storage says.
     pub async fn create(
         &self,
         path: &VirtualPath,
@@ -278,6 +289,7 @@ impl Vfs {
                 }
             }
         }
+        let slot = self.home.open().take(UPLOAD_DESCRIPTORS)?;
         let claim = Arc::new(Mutex::new(self.begin().await?));
         let mode = options.disposition.write_mode();
         let reserve = reserve(&claim, mode, options.announced_bytes);
@@ -306,7 +318,13 @@ impl Vfs {
         let name = landing.target.path.file_name().unwrap_or_default().to_vec();
         let may_set_attributes = landing.may_set_attributes;
         let digest = options.digest;
-        Ok(Upload::new(staged, claim, name, digest, may_set_attributes))
+        Ok(Upload::new(
+            (staged, slot),
+            claim,
+            name,
+            digest,
+            may_set_attributes,
+        ))
     }
 
     /// Where an upload to `path`, which leads to `target`, goes, and what it may do there.
@@ -548,15 +566,14 @@ impl Vfs {
     /// The digest of a file or a range of it, cut at its end, and what it covers. Needs `READ`.
     ///
     /// # Errors
-    /// `IsADirectory`, `NotFound`, `NotPermitted`, `OffsetBeyondEnd`.
+    /// Those of [`Vfs::open`]; `OffsetBeyondEnd`.
     pub async fn digest(
         &self,
         path: &VirtualPath,
         algorithm: DigestAlgorithm,
         range: Option<ByteRange>,
     ) -> Result<(Digest, ByteRange), Refusal> {
-        self.judge(path, Permissions::READ).await?;
-        self.home.storage().digest(path, algorithm, range).await
+        self.open(path).await?.digest(algorithm, range).await
     }
 
     /// What is used and what is left.
@@ -686,8 +703,19 @@ fn each(names: &[VirtualPath]) -> Vec<&VirtualPath> {
 /// Entries of a directory, piece by piece.
 pub struct Listing {
     known: Option<Vec<Entry>>,
-    batches: Option<Box<dyn Batches>>,
+    batches: Option<(Box<dyn Batches>, OpenSlot)>,
+    /// How many entries the next piece has.
+    next: usize,
+    /// How many a piece has at most.
+    most: usize,
 }
+
+/// Entries of the first piece of a listing: few, so that it is soon there.
+const FIRST_ENTRIES: usize = 128;
+
+/// Most entries of one piece of a listing: enough to make a hop to another thread
+/// cheap, few enough that a listing of any size stays small.
+const MOST_ENTRIES: usize = 2048;
 
 impl Listing {
     /// A listing of entries that are known already.
@@ -695,6 +723,17 @@ impl Listing {
         Self {
             known: Some(entries),
             batches: None,
+            next: 0,
+            most: 0,
+        }
+    }
+
+    /// The same in pieces that do not grow, for who keeps many listings open.
+    #[must_use]
+    pub fn in_small_pieces(self) -> Self {
+        Self {
+            most: FIRST_ENTRIES,
+            ..self
         }
     }
 
@@ -707,19 +746,26 @@ impl Listing {
             return Ok(Some(known));
         }
         match &mut self.batches {
-            Some(batches) => batches.next().await,
+            Some((batches, _)) => {
+                let size = self.next;
+                self.next = size.saturating_mul(2).min(self.most);
+                batches.next(size).await
+            }
             None => Ok(None),
         }
     }
 }
 
 /// A file that is open for reading.
-pub struct Download(Box<dyn StoredFile>);
+pub struct Download {
+    file: Box<dyn StoredFile>,
+    _slot: OpenSlot,
+}
 
 impl Download {
     /// What it is, as of its opening.
     pub fn entry(&self) -> &Entry {
-        self.0.entry()
+        self.file.entry()
     }
 
     /// What it is now.
@@ -727,7 +773,7 @@ impl Download {
     /// # Errors
     /// What the storage says.
     pub async fn current_entry(&self) -> Result<Entry, Refusal> {
-        self.0.current_entry().await
+        self.file.current_entry().await
     }
 
     /// At most `length` bytes from `offset`; empty at the end.
@@ -735,11 +781,24 @@ impl Download {
     /// # Errors
     /// What the storage says.
     pub async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, Refusal> {
-        self.0.read_at(offset, length).await
+        self.file.read_at(offset, length).await
+    }
+
+    /// The digest of the file or a range of it, cut at its end, and what it covers. One of the
+    /// whole may be known already; a digest that nobody waits for any more stops.
+    ///
+    /// # Errors
+    /// `OffsetBeyondEnd`, and what the storage says.
+    pub async fn digest(
+        &self,
+        algorithm: DigestAlgorithm,
+        range: Option<ByteRange>,
+    ) -> Result<(Digest, ByteRange), Refusal> {
+        self.file.digest(algorithm, range).await
     }
 
     /// The file of the operating system, where there is one, for the kernel's own ways of sending.
     pub fn as_file(&self) -> Option<&Arc<File>> {
-        self.0.as_file()
+        self.file.as_file()
     }
 }

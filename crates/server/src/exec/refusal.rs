@@ -19,6 +19,7 @@ pub(super) fn text(refusal: &Refusal) -> &'static str {
         Refusal::OverQuota(QuotaKind::Files) => "Disk quota exceeded (number of files)",
         Refusal::StorageFull => "No space left on device",
         Refusal::Busy => "Another transfer is writing to the file",
+        Refusal::TooManyOpen => "Too many open files",
         Refusal::OffsetBeyondEnd { .. } => "Invalid argument",
         Refusal::Unsupported => "Operation not supported",
         Refusal::Io(_) => "Input/output error",

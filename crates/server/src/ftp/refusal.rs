@@ -51,6 +51,10 @@ pub(crate) fn reply_to(refusal: &Refusal) -> Reply {
             ReplyCode::FILE_BUSY,
             "Another transfer is writing to this file; try again later.",
         ),
+        Refusal::TooManyOpen => (
+            ReplyCode::FILE_BUSY,
+            "Too many files of this home are open; try again later.",
+        ),
         Refusal::OffsetBeyondEnd { offset, size } => {
             let text = format!("Cannot start at byte {offset}: the file has {size}.");
             return Reply::new(ReplyCode::INVALID_RESTART, text);
@@ -147,6 +151,7 @@ mod tests {
             (Refusal::OverQuota(QuotaKind::Bytes), 552),
             (Refusal::StorageFull, 452),
             (Refusal::Busy, 450),
+            (Refusal::TooManyOpen, 450),
             (Refusal::InvalidName(PathError::LineEnd), 553),
             (Refusal::OffsetBeyondEnd { offset: 2, size: 1 }, 554),
             (Refusal::Io(std::io::Error::other("/srv/secret/path")), 451),

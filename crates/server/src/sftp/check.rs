@@ -3,9 +3,9 @@
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::sync::CancellationToken;
-use wharf_model::{ByteRange, DigestAlgorithm, Hasher, Refusal, VirtualPath};
+use wharf_model::{ByteRange, DigestAlgorithm, Hasher, Refusal};
 use wharf_proto::sftp::{CheckedFile, MAX_READ_BYTES, Response, check_file_name, known_algorithm};
-use wharf_vfs::{Download, Upload, Vfs};
+use wharf_vfs::{Download, Upload};
 
 use super::refusal::Problem;
 
@@ -65,17 +65,26 @@ impl Check {
         })
     }
 
-    /// Looks at a file by its path. A digest of the whole may be known already.
-    pub(super) async fn run_at(
+    /// Looks at an open file.
+    pub(super) async fn run(
         &self,
-        vfs: &Vfs,
-        path: &VirtualPath,
+        source: &Source<'_>,
         ending: &CancellationToken,
     ) -> Result<Response, Problem> {
-        if self.block_bytes > 0 {
-            let download = vfs.open(path).await?;
-            return self.run(&Source::Download(&download), ending).await;
+        match source {
+            Source::Download(download) if self.block_bytes == 0 => {
+                self.in_one(download, ending).await
+            }
+            _ => self.in_blocks(source, ending).await,
         }
+    }
+
+    /// One digest of it all, which may be known already.
+    async fn in_one(
+        &self,
+        download: &Download,
+        ending: &CancellationToken,
+    ) -> Result<Response, Problem> {
         let range = ByteRange {
             start: self.start,
             end: self.end,
@@ -83,14 +92,13 @@ impl Check {
         let range = (self.start > 0 || self.end < u64::MAX).then_some(range);
         // Dropped, it stops.
         let (digest, _) = tokio::select! {
-            digest = vfs.digest(path, self.algorithm, range) => digest?,
+            digest = download.digest(self.algorithm, range) => digest?,
             () = ending.cancelled() => return Err(Problem::Ending),
         };
         Ok(self.response(Bytes::copy_from_slice(digest.as_bytes())))
     }
 
-    /// Looks at an open file.
-    pub(super) async fn run(
+    async fn in_blocks(
         &self,
         source: &Source<'_>,
         ending: &CancellationToken,

@@ -17,7 +17,7 @@ use wharf_vfs::{Download, Upload, Vfs};
 use super::check::{Check, Source};
 use super::names::{AttributePolicy, Changes, set_by_path};
 use super::refusal::Problem;
-use super::replies::Asked;
+use super::replies::{Asked, Nature};
 use crate::registry::{Direction, LiveTransfer, Subject, Transfers};
 use crate::transfer::Progress;
 
@@ -37,12 +37,13 @@ pub(super) enum FileJob {
 }
 
 impl FileJob {
-    /// Whether it may change what others see.
-    pub(super) fn changes(&self) -> bool {
+    /// What it is to those that come behind it.
+    pub(super) fn nature(&self) -> Nature {
         match self {
-            Self::Read { .. } | Self::Facts | Self::Check(_) => false,
+            Self::Read { .. } | Self::Facts => Nature::Looks,
+            Self::Check(_) => Nature::Lasts,
             Self::Write { .. } | Self::Set(_) | Self::Synchronize | Self::Copy(_) | Self::Close => {
-                true
+                Nature::Changes
             }
         }
     }

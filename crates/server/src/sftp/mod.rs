@@ -8,7 +8,8 @@
 //! Each open file and directory is a task of its own, which carries its requests out in the order
 //! in which they come. Requests that look at names run beside each other; one that changes
 //! names runs alone, when everything before it has been answered, so that a client that does
-//! not wait gets what it would have got if it had (§6.1).
+//! not wait gets what it would have got if it had (§6.1). Only for a digest nothing waits once its
+//! file is open: it can take minutes, and a client that changes the file meanwhile asks for either.
 //!
 //! Leaves the login and the encryption to whoever makes the stream.
 

@@ -28,7 +28,7 @@ const OUT_BYTES: usize = 256 * 1024;
 pub(super) struct Replies {
     out: UnboundedSender<Outgoing>,
     budget: Arc<Semaphore>,
-    /// Requests that have no answer yet.
+    /// Requests that have no answer yet, but those that last.
     pub(super) all: Arc<Outstanding>,
     /// Those of them that change something.
     pub(super) changes: Arc<Outstanding>,
@@ -53,8 +53,19 @@ pub(super) struct Asked {
     id: RequestId,
     replies: Replies,
     share: Option<OwnedSemaphorePermit>,
-    changes: bool,
+    nature: Nature,
     answered: bool,
+}
+
+/// What a request is to those that come behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// What changes names waits for it.
+    Looks,
+    /// Whatever goes by a name waits for it.
+    Changes,
+    /// Nothing waits for it.
+    Lasts,
 }
 
 impl Replies {
@@ -71,18 +82,20 @@ impl Replies {
     }
 
     /// Takes in a request, and waits until its part of the budget is free.
-    pub(super) async fn ask(&self, ticket: Ticket, changes: bool) -> Asked {
+    pub(super) async fn ask(&self, ticket: Ticket, nature: Nature) -> Asked {
         let bytes = u32::try_from(ticket.bytes.min(BUDGET_BYTES)).unwrap_or(u32::MAX);
         let share = Arc::clone(&self.budget).acquire_many_owned(bytes).await;
-        self.all.add();
-        if changes {
+        if nature != Nature::Lasts {
+            self.all.add();
+        }
+        if nature == Nature::Changes {
             self.changes.add();
         }
         Asked {
             id: ticket.id,
             replies: self.clone(),
             share: share.ok(),
-            changes,
+            nature,
             answered: false,
         }
     }
@@ -113,16 +126,24 @@ impl Asked {
         self.answer(result.map(|()| Response::status(StatusCode::Ok, "Done.")));
     }
 
+    /// It has got all that those behind it could take away; from here on nothing waits for it.
+    pub(super) fn lasts(&mut self) {
+        let nature = std::mem::replace(&mut self.nature, Nature::Lasts);
+        if nature != Nature::Lasts {
+            self.replies.all.remove();
+        }
+        if nature == Nature::Changes {
+            self.replies.changes.remove();
+        }
+    }
+
     fn send(&mut self, response: Response) {
         self.answered = true;
         let _ = self.replies.out.send(Outgoing {
             packet: ServerPacket::Response(self.id, response),
             share: self.share.take(),
         });
-        self.replies.all.remove();
-        if self.changes {
-            self.replies.changes.remove();
-        }
+        self.lasts();
     }
 }
 

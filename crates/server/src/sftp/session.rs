@@ -18,13 +18,13 @@ use wharf_proto::sftp::{
 };
 use wharf_vfs::{Disposition, Download, Existing, Vfs, WriteOptions};
 
-use super::check::Check;
+use super::check::{Check, Source};
 use super::directory::{self, DirectoryJob};
 use super::file::{Content, Copy, FileJob, FileTask, Moved, read_length};
 use super::handles::{Handles, MAX_HANDLES, Open, OpenFile, hand_over};
 use super::names::{self, AttributePolicy};
 use super::refusal::Problem;
-use super::replies::{Replies, Ticket};
+use super::replies::{Nature, Replies, Ticket};
 use crate::registry::Transfers;
 
 /// Bytes that are read from the stream at least, if they are there.
@@ -175,7 +175,7 @@ impl Session {
                     let id = undecodable.id;
                     let id = id.ok_or(SessionError::Undecodable(undecodable))?;
                     let bytes = SMALL_BYTES;
-                    let asked = self.replies.ask(Ticket { id, bytes }, false).await;
+                    let asked = self.replies.ask(Ticket { id, bytes }, Nature::Looks).await;
                     asked.answer(Err(Problem::Undecodable(undecodable.reason)));
                 }
             }
@@ -212,14 +212,14 @@ impl Session {
                     .await;
             }
             Request::Close { handle } => {
-                let asked = self.replies.ask(ticket, true).await;
+                let asked = self.replies.ask(ticket, Nature::Changes).await;
                 match self.work.handles.remove(&handle) {
                     Ok(open) => open.close(asked),
                     Err(problem) => asked.answer(Err(problem)),
                 }
             }
             Request::Fstat { handle } => {
-                let asked = self.replies.ask(ticket, false).await;
+                let asked = self.replies.ask(ticket, Nature::Looks).await;
                 match self.work.handles.find(&handle) {
                     Ok(open) => open.tell_facts(asked),
                     Err(problem) => asked.answer(Err(problem)),
@@ -233,7 +233,7 @@ impl Session {
                 self.for_file(ticket, &handle, FileJob::Synchronize).await;
             }
             Request::ReadDirectory { handle } => {
-                let asked = self.replies.ask(ticket, false).await;
+                let asked = self.replies.ask(ticket, Nature::Looks).await;
                 match self.work.handles.directory(&handle) {
                     Ok(jobs) => hand_over(&jobs, asked, DirectoryJob::Read),
                     Err(problem) => asked.answer(Err(problem)),
@@ -255,7 +255,11 @@ impl Session {
                     };
                     self.for_file(ticket, &to, FileJob::Copy(copy)).await;
                 }
-                Err(problem) => self.replies.ask(ticket, false).await.answer(Err(problem)),
+                Err(problem) => self
+                    .replies
+                    .ask(ticket, Nature::Looks)
+                    .await
+                    .answer(Err(problem)),
             },
             Request::CheckFile {
                 subject,
@@ -268,19 +272,16 @@ impl Session {
                 let check = Check::new(&algorithms, (offset, length), block_bytes, echoed);
                 match (check, subject) {
                     (Err(problem), _) => {
-                        self.replies.ask(ticket, false).await.answer(Err(problem));
+                        self.replies
+                            .ask(ticket, Nature::Looks)
+                            .await
+                            .answer(Err(problem));
                     }
                     (
                         Ok(check),
                         CheckSubject::Handle(handle) | CheckSubject::EchoedHandle(handle),
                     ) => self.for_file(ticket, &handle, FileJob::Check(check)).await,
-                    (Ok(check), CheckSubject::Path(path)) => {
-                        self.beside(ticket, |work| async move {
-                            let path = VirtualPath::parse(&path)?;
-                            check.run_at(&work.vfs, &path, &work.ending).await
-                        })
-                        .await;
-                    }
+                    (Ok(check), CheckSubject::Path(path)) => self.check(ticket, check, path).await,
                 }
             }
             Request::Stat { path } => match self.written_at(&path) {
@@ -383,7 +384,7 @@ impl Session {
 
     /// Hands a request to the task of an open file.
     async fn for_file(&mut self, ticket: Ticket, handle: &Handle, job: FileJob) {
-        let asked = self.replies.ask(ticket, job.changes()).await;
+        let asked = self.replies.ask(ticket, job.nature()).await;
         match self.work.handles.file(handle) {
             Ok(file) => hand_over(&file.jobs, asked, job),
             Err(problem) => asked.answer(Err(problem)),
@@ -393,7 +394,7 @@ impl Session {
     /// As [`Session::for_file`], for a path that the session is writing to: it sees there what
     /// it writes, though others do not yet.
     async fn of_written(&mut self, ticket: Ticket, file: &OpenFile, job: FileJob) {
-        let asked = self.replies.ask(ticket, job.changes()).await;
+        let asked = self.replies.ask(ticket, job.nature()).await;
         hand_over(&file.jobs, asked, job);
     }
 
@@ -403,7 +404,7 @@ impl Session {
     }
 
     async fn at_once(&mut self, ticket: Ticket, result: Result<Response, Problem>) {
-        self.replies.ask(ticket, false).await.answer(result);
+        self.replies.ask(ticket, Nature::Looks).await.answer(result);
     }
 
     /// Carries out what only looks, beside whatever else only looks.
@@ -412,7 +413,7 @@ impl Session {
         F: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
         self.replies.changes.idle().await;
-        let asked = self.replies.ask(ticket, false).await;
+        let asked = self.replies.ask(ticket, Nature::Looks).await;
         let looking = look(self.work.clone());
         self.tasks.spawn(
             async move {
@@ -423,10 +424,30 @@ impl Session {
         );
     }
 
+    /// Looks through the content of a file; nothing waits for that once the file is open.
+    async fn check(&mut self, ticket: Ticket, check: Check, path: Bytes) {
+        self.replies.changes.idle().await;
+        let mut asked = self.replies.ask(ticket, Nature::Looks).await;
+        let work = self.work.clone();
+        self.tasks.spawn(
+            async move {
+                let opened = async { Ok(work.vfs.open(&VirtualPath::parse(&path)?).await?) };
+                let opened = opened.await;
+                asked.lasts();
+                let checked = match &opened {
+                    Ok(file) => check.run(&Source::Download(file), &work.ending).await,
+                    Err(_) => Err(Problem::Ending),
+                };
+                asked.answer(opened.and(checked));
+            }
+            .in_current_span(),
+        );
+    }
+
     /// Carries out what changes names, when everything before it has been answered.
     async fn alone(&mut self, ticket: Ticket, change: Change) {
         self.replies.all.idle().await;
-        let asked = self.replies.ask(ticket, true).await;
+        let asked = self.replies.ask(ticket, Nature::Changes).await;
         let changed = self.work.change(change).await;
         asked.answer(changed);
     }
@@ -565,7 +586,7 @@ impl Work {
     async fn open_directory(self, path: Bytes) -> Result<Response, Problem> {
         self.handles.check_room()?;
         let path = VirtualPath::parse(&path)?;
-        let listing = self.vfs.list_links(&path).await?;
+        let listing = self.vfs.list_links(&path).await?.in_small_pieces();
         let (jobs, queue) = unbounded_channel();
         let handle = self.handles.add(Open::Directory(jobs))?;
         let reading = directory::run(self.vfs, path, listing, queue);

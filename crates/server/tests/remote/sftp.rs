@@ -700,6 +700,40 @@ async fn what_takes_hours_ends_with_the_session() {
 }
 
 #[tokio::test]
+async fn nothing_waits_for_a_digest() {
+    let room = Room::empty().await;
+    room.make_sparse("huge", 1 << 40);
+    let mut client = Client::connect(&room.vfs).await;
+    let from = client.open("/huge", READ).await;
+    let other = client.open("/huge", READ).await;
+    for subject in [
+        CheckSubject::Path(text("/huge")),
+        CheckSubject::Handle(from),
+    ] {
+        let check = Request::CheckFile {
+            subject,
+            algorithms: text("sha256"),
+            offset: 0,
+            length: 0,
+            block_bytes: 0,
+        };
+        client.send(check).await;
+    }
+    let read = client.status(read(&other, 1 << 40, 1)).await;
+    assert_eq!(read, StatusCode::Eof);
+    let make = Request::MakeDirectory {
+        path: text("/new"),
+        attributes: Attributes::default(),
+    };
+    assert_eq!(client.status(make).await, StatusCode::Ok);
+    let rename = Request::Rename {
+        from: text("/huge"),
+        to: text("/new/huge"),
+    };
+    assert_eq!(client.status(rename).await, StatusCode::Ok);
+}
+
+#[tokio::test]
 async fn mode_and_times_that_are_set_before_the_close_stay() {
     let mut client = Client::connect(&in_memory().await).await;
     let handle = client.open("/f", PUT).await;

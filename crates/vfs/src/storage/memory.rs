@@ -25,9 +25,6 @@ use super::{
     StagedFile, Storage, StorageResult, StoredFile, WriteMode, end_of, is_reserved, new_name,
 };
 
-/// Entries of one piece of a listing.
-const BATCH_ENTRIES: usize = 256;
-
 /// Mode of new files, as on a disk.
 const FILE_MODE: u32 = 0o644;
 
@@ -219,16 +216,6 @@ impl Storage for MemoryStorage {
             |state| state.mode = mode | 0o400,
         );
         ready(changed).boxed()
-    }
-
-    fn digest<'a>(
-        &'a self,
-        path: &'a VirtualPath,
-        algorithm: DigestAlgorithm,
-        range: Option<ByteRange>,
-    ) -> StorageResult<'a, (Digest, ByteRange)> {
-        let object = self.tree().file(path);
-        ready(object.and_then(|object| object.digest(algorithm, range))).boxed()
     }
 
     fn measure(&self) -> StorageResult<'_, Usage> {
@@ -857,8 +844,8 @@ impl Object {
 struct Snapshot(Vec<Entry>);
 
 impl Batches for Snapshot {
-    fn next(&mut self) -> StorageResult<'_, Option<Vec<Entry>>> {
-        let rest = self.0.split_off(self.0.len().min(BATCH_ENTRIES));
+    fn next(&mut self, most: usize) -> StorageResult<'_, Option<Vec<Entry>>> {
+        let rest = self.0.split_off(self.0.len().min(most));
         let batch = std::mem::replace(&mut self.0, rest);
         ready(Ok((!batch.is_empty()).then_some(batch))).boxed()
     }
@@ -887,6 +874,14 @@ impl StoredFile for Opened {
 
     fn read_at(&self, offset: u64, length: usize) -> StorageResult<'_, Bytes> {
         ready(Ok(self.object.read_at(offset, length))).boxed()
+    }
+
+    fn digest(
+        &self,
+        algorithm: DigestAlgorithm,
+        range: Option<ByteRange>,
+    ) -> StorageResult<'_, (Digest, ByteRange)> {
+        ready(self.object.digest(algorithm, range)).boxed()
     }
 
     fn as_file(&self) -> Option<&Arc<File>> {

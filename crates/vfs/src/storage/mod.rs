@@ -196,14 +196,6 @@ pub trait Storage: Send + Sync + 'static {
     /// Sets the permission bits; those beyond 0o777 are dropped.
     fn set_mode<'a>(&'a self, path: &'a VirtualPath, mode: u32) -> StorageResult<'a, ()>;
 
-    /// The digest of a file or a range of it, cut at its end, and what it covers.
-    fn digest<'a>(
-        &'a self,
-        path: &'a VirtualPath,
-        algorithm: DigestAlgorithm,
-        range: Option<ByteRange>,
-    ) -> StorageResult<'a, (Digest, ByteRange)>;
-
     /// Counts everything, staged objects included, without changing anything.
     fn measure(&self) -> StorageResult<'_, Usage>;
 
@@ -257,8 +249,8 @@ impl Rights {
 
 /// Entries in pieces.
 pub trait Batches: Send {
-    /// The next entries; `None` at the end.
-    fn next(&mut self) -> StorageResult<'_, Option<Vec<Entry>>>;
+    /// The next entries, at most `most`, which is more than none; `None` at the end.
+    fn next(&mut self, most: usize) -> StorageResult<'_, Option<Vec<Entry>>>;
 }
 
 /// An open file.
@@ -271,6 +263,13 @@ pub trait StoredFile: Send + Sync {
 
     /// At most `length` bytes from `offset`; empty at the end.
     fn read_at(&self, offset: u64, length: usize) -> StorageResult<'_, Bytes>;
+
+    /// The digest of the file or a range of it, cut at its end, and what it covers.
+    fn digest(
+        &self,
+        algorithm: DigestAlgorithm,
+        range: Option<ByteRange>,
+    ) -> StorageResult<'_, (Digest, ByteRange)>;
 
     /// The file of the operating system, where there is one.
     fn as_file(&self) -> Option<&Arc<File>>;

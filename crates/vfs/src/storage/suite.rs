@@ -17,7 +17,9 @@ use super::Storage;
 use super::local::{LocalOptions, LocalStorage};
 use super::memory::MemoryStorage;
 use crate::quota::tests::Memory;
-use crate::{Disposition, Existing, Home, Ledger, Upload, UploadOptions, Vfs, WriteOptions};
+use crate::{
+    Disposition, Existing, Home, Ledger, OpenLimit, Upload, UploadOptions, Vfs, WriteOptions,
+};
 
 /// A home on one storage.
 struct Bench {
@@ -162,6 +164,7 @@ every_storage! {
     a_second_name_counts_and_keeps_its_content
     a_writer_without_the_right_to_replace_reaches_the_end_only
     mode_and_time_are_set_while_it_is_written
+    what_is_open_counts_from_its_opening_to_its_end
 }
 
 async fn a_file_appears_whole_at_its_commit(bench: Bench) {
@@ -319,6 +322,38 @@ async fn an_open_file_outlives_its_name(bench: Bench) {
     let content = download.read_at(3, 100).await.expect("readable");
     assert_eq!(&content[..], b"tent");
     assert!(download.read_at(7, 1).await.expect("readable").is_empty());
+}
+
+async fn what_is_open_counts_from_its_opening_to_its_end(bench: Bench) {
+    bench.put("/file", b"content").await;
+    let limit = OpenLimit::new(4);
+    let (storage, ledger) = (bench.home.storage(), bench.home.ledger());
+    let home = Home::limited(Arc::clone(storage), Arc::clone(ledger), Arc::clone(&limit));
+    let vfs = Vfs::new(home, PermissionRules::default(), UNLIMITED);
+    let bench = Bench { vfs, ..bench };
+    let (file, root) = (path("/file"), VirtualPath::root());
+
+    let upload = bench.begin("/new", Disposition::Replace, b"1").await;
+    let download = bench.vfs.open(&file).await.expect("room");
+    let listing = bench.vfs.list(&root).await.expect("room");
+    assert_eq!(limit.open(), 4);
+    let refused = |refusal: Option<Refusal>| matches!(refusal, Some(Refusal::TooManyOpen));
+    assert!(refused(bench.vfs.open(&file).await.err()));
+    assert!(refused(bench.vfs.list(&root).await.err()));
+    assert!(refused(bench.start("/x", Disposition::Replace).await.err()));
+    drop((download, listing));
+    assert_eq!(limit.open(), 2);
+    upload.commit().await.expect("commits");
+    bench.cut("/cut", b"2").await;
+    let discarded = bench.begin("/away", Disposition::Replace, b"3").await;
+    discarded.discard().await;
+    bench
+        .start("/no/way", Disposition::Replace)
+        .await
+        .err()
+        .expect("refused");
+    assert_eq!(limit.open(), 0);
+    assert_eq!(bench.content("/new").await, b"1");
 }
 
 async fn pieces_in_any_order_make_the_file_and_holes_count(bench: Bench) {

@@ -50,13 +50,6 @@ const OWNER_FILE_MODE: u32 = 0o400;
 /// The same for a directory.
 const OWNER_DIRECTORY_MODE: u32 = 0o700;
 
-/// Entries of the first piece of a listing: few, so that it is soon there.
-const FIRST_ENTRIES: usize = 128;
-
-/// Most entries of one piece of a listing: enough to make a hop to another thread
-/// cheap, few enough that a listing of any size stays small.
-const MOST_ENTRIES: usize = 2048;
-
 /// Most bytes that are read without a hop to another thread.
 const MOST_AT_ONCE: usize = 256 * 1024;
 
@@ -105,14 +98,21 @@ impl LocalStorage {
         work: impl FnOnce(&Inner, &Wanted) -> Result<T, Refusal> + Send + 'static,
     ) -> StorageResult<'a, T> {
         let inner = Arc::clone(&self.0);
-        Box::pin(async move {
-            let waiter = Arc::new(());
-            let wanted = Wanted(Arc::downgrade(&waiter));
-            let done = blocking(move || work(&inner, &wanted)).await;
-            drop(waiter);
-            done
-        })
+        while_wanted(move |wanted| work(&inner, wanted))
     }
+}
+
+/// Does what takes long, and stops when nobody waits for it any more.
+fn while_wanted<'a, T: Send + 'static>(
+    work: impl FnOnce(&Wanted) -> Result<T, Refusal> + Send + 'static,
+) -> StorageResult<'a, T> {
+    Box::pin(async move {
+        let waiter = Arc::new(());
+        let wanted = Wanted(Arc::downgrade(&waiter));
+        let done = blocking(move || work(&wanted)).await;
+        drop(waiter);
+        done
+    })
 }
 
 /// Whether somebody waits for what is done.
@@ -169,7 +169,6 @@ impl Storage for LocalStorage {
                 directory,
                 links,
                 entries: Some(entries),
-                size: FIRST_ENTRIES,
             };
             Ok(Box::new(batches) as Box<dyn Batches>)
         })
@@ -300,18 +299,6 @@ impl Storage for LocalStorage {
             };
             let mode = rustix::fs::Mode::from_raw_mode(mode & 0o777 | kept);
             rustix::fs::fchmod(&handle, mode).map_err(|error| refusal(error.into()))
-        })
-    }
-
-    fn digest<'a>(
-        &'a self,
-        path: &'a VirtualPath,
-        algorithm: DigestAlgorithm,
-        range: Option<ByteRange>,
-    ) -> StorageResult<'a, (Digest, ByteRange)> {
-        let path = path.clone();
-        self.run_while_wanted(move |inner, wanted| {
-            digest::digest(&inner.open_file(&path)?.0, algorithm, range, wanted)
         })
     }
 
@@ -728,27 +715,26 @@ fn remove_leftovers(directory: &Dir) -> Result<Usage, Refusal> {
     Ok(removed)
 }
 
+/// Entries that room is made for at first: most directories have fewer.
+const FEW_ENTRIES: usize = 128;
+
 struct LocalBatches {
     inner: Arc<Inner>,
     directory: VirtualPath,
     links: Links,
     entries: Option<ReadDir>,
-    /// How many entries the next piece has.
-    size: usize,
 }
 
 impl Batches for LocalBatches {
-    fn next(&mut self) -> StorageResult<'_, Option<Vec<Entry>>> {
+    fn next(&mut self, most: usize) -> StorageResult<'_, Option<Vec<Entry>>> {
         Box::pin(async move {
             let Some(mut entries) = self.entries.take() else {
                 return Ok(None);
             };
             let (inner, directory) = (Arc::clone(&self.inner), self.directory.clone());
             let links = self.links;
-            let size = self.size;
-            self.size = size.saturating_mul(2).min(MOST_ENTRIES);
             let (batch, entries) = blocking(move || {
-                let batch = next_batch(&inner, &directory, links, size, &mut entries)?;
+                let batch = next_batch(&inner, &directory, links, most, &mut entries)?;
                 Ok((batch, entries))
             })
             .await?;
@@ -762,10 +748,10 @@ fn next_batch(
     inner: &Inner,
     directory: &VirtualPath,
     links: Links,
-    size: usize,
+    most: usize,
     entries: &mut ReadDir,
 ) -> Result<Option<Vec<Entry>>, Refusal> {
-    let mut batch = Vec::with_capacity(FIRST_ENTRIES);
+    let mut batch = Vec::with_capacity(most.min(FEW_ENTRIES));
     for found in entries.by_ref() {
         let found = found.map_err(refusal)?;
         let name = found.file_name();
@@ -785,7 +771,7 @@ fn next_batch(
             listed = followed;
         }
         batch.push(listed);
-        if batch.len() == size {
+        if batch.len() == most {
             break;
         }
     }
@@ -838,6 +824,15 @@ impl StoredFile for LocalFile {
         }
         let file = Arc::clone(&self.file);
         Box::pin(blocking(move || read_file(&file, offset, length)))
+    }
+
+    fn digest(
+        &self,
+        algorithm: DigestAlgorithm,
+        range: Option<ByteRange>,
+    ) -> StorageResult<'_, (Digest, ByteRange)> {
+        let file = Arc::clone(&self.file);
+        while_wanted(move |wanted| digest::digest(&file, algorithm, range, wanted))
     }
 
     fn as_file(&self) -> Option<&Arc<File>> {

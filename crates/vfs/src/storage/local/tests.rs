@@ -1233,6 +1233,22 @@ async fn a_long_listing_comes_in_pieces_that_grow_to_a_bound_and_whole() {
     assert_eq!(sizes, [128, 256, 512, 1024, 2048, 1032]);
 }
 
+#[tokio::test]
+async fn a_listing_in_small_pieces_has_them_to_its_end() {
+    let fixture = Fixture::new();
+    for number in 0..300 {
+        let name = format!("f{number}");
+        fixture.root.write(name, b"").expect("written");
+    }
+    let listing = fixture.vfs.list(&path("/")).await.expect("listed");
+    let mut listing = listing.in_small_pieces();
+    let mut sizes = Vec::new();
+    while let Some(batch) = listing.next_batch().await.expect("readable") {
+        sizes.push(batch.len());
+    }
+    assert_eq!(sizes, [128, 128, 44]);
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_file_in_memory_is_opened_and_read_without_another_thread() {

@@ -1,0 +1,88 @@
+//! How many descriptors the process may have, and who gets which part of them.
+
+use std::sync::Arc;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use wharf_vfs::OpenLimit;
+
+/// Descriptors of one session at most: commands, data, and a port for data.
+const PER_CONNECTION: usize = 3;
+
+/// Where the system sets no limit.
+const PLENTY: usize = 1 << 20;
+
+/// The descriptors of the process: half of them for what is open in homes, the rest for
+/// connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Descriptors {
+    most: usize,
+}
+
+impl Descriptors {
+    /// As many as the system allows: what is usual is a tenth of that or less, for the sake of
+    /// programs that use select(2).
+    pub(crate) fn raise() -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of descriptors stays at {:?}", limit.current);
+        }
+        let most = getrlimit(Resource::Nofile).current;
+        Self {
+            most: most.map_or(PLENTY, |most| usize::try_from(most).unwrap_or(PLENTY)),
+        }
+    }
+
+    /// The bound of all homes together.
+    pub(crate) fn for_homes(self) -> Arc<OpenLimit> {
+        OpenLimit::new(self.most / 2)
+    }
+
+    /// How many of these one home gets where `wanted` are configured: no home takes all.
+    pub(crate) fn for_one_home(self, wanted: usize) -> usize {
+        wanted.min(self.most / 4)
+    }
+
+    /// Says in the log that so many connections can run out of descriptors.
+    pub(crate) fn warn_if_few(self, connections: usize) {
+        if let Some(needed) = self.wanting(connections) {
+            tracing::warn!(
+                allowed = self.most,
+                needed,
+                "limits.connections = {connections} can take more descriptors than the system allows this process; raise its hard limit (LimitNOFILE= of the service, ulimit -Hn) or lower limits.connections"
+            );
+        }
+    }
+
+    /// How many there have to be for so many connections, if that is more.
+    fn wanting(self, connections: usize) -> Option<usize> {
+        let needed = connections.saturating_mul(PER_CONNECTION * 2);
+        (needed > self.most).then_some(needed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_is_for_homes_and_no_home_gets_more_than_half_of_that() {
+        let few = Descriptors { most: 1024 };
+        assert_eq!(few.for_one_home(2000), 256);
+        assert_eq!(few.wanting(10_000), Some(60_000));
+        let many = Descriptors { most: 1 << 20 };
+        assert_eq!(many.for_one_home(2000), 2000);
+        assert_eq!(many.wanting(10_000), None);
+    }
+
+    #[test]
+    fn the_limit_is_raised_as_far_as_the_system_allows() {
+        let raised = Descriptors::raise();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+        assert_eq!(limit.maximum.unwrap_or(PLENTY as u64), raised.most as u64);
+    }
+}
