@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -499,6 +500,11 @@ impl Drop for Upload {
 pub(crate) async fn run_to_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Refusal>> + Send + 'static,
 ) -> Result<T, Refusal> {
+    let mut change = Box::pin(change);
+    // What waits for nothing needs no task of its own.
+    if let Poll::Ready(done) = futures_util::poll!(&mut change) {
+        return done;
+    }
     tokio::spawn(change.in_current_span())
         .await
         .unwrap_or_else(|gone| Err(Refusal::Io(io::Error::other(gone))))

@@ -1,7 +1,7 @@
 //! The control connection and the session's loop.
 //!
-//! One task owns the session. It waits for a command line, the end of the
-//! running transfer, a timer or the drain, and handles one at a time. Replies
+//! One task owns the session. It moves the running transfer, waits for a command line,
+//! its end, a timer or the drain, and handles one at a time. Replies
 //! leave in the order of their commands: what comes while a transfer runs is
 //! kept until it has ended, except ABOR, which stops it at once and is answered
 //! in its place, and STAT, which is answered at once when nothing waits before it.
@@ -257,10 +257,10 @@ impl Loop {
                 }
             }
         }
-        if let Some(running) = self.running.take() {
+        if let Some(mut running) = self.running.take() {
             // What arrived is kept for resuming before the session is forgotten.
             running.cancel();
-            running.finished().await;
+            let _ = running.wait().await;
         }
         Box::pin(self.control.close()).await;
     }
@@ -334,13 +334,10 @@ impl Loop {
             }
             Event::Finished(finished) => {
                 self.running = None;
-                self.last_activity = Instant::now();
-                let reply = self.session.transfer_finished(finished);
-                self.control.queue(&reply);
-                if self.draining {
-                    return self.say_goodbye();
+                match self.finish(finished) {
+                    Flow::Continue => self.run_waiting().await,
+                    end => end,
                 }
-                self.run_waiting().await
             }
             Event::IdleTooLong => {
                 self.queue_farewell("Nothing was heard of you for too long; closing.");
@@ -479,12 +476,27 @@ impl Loop {
             }
             Outcome::Transfer(preliminary, job) => {
                 self.control.queue(&preliminary);
+                let mut running = Running::new(*job, &self.drain, self.session.live());
+                if let Some(finished) = running.at_once().await {
+                    return self.finish(finished);
+                }
+                self.running = Some(running);
                 // The client may wait for this before it opens the data connection.
                 if self.control.flush().await.is_err() {
                     return Flow::End;
                 }
-                self.running = Some(Running::start(*job, &self.drain, self.session.live()));
             }
+        }
+        Flow::Continue
+    }
+
+    /// Says how a transfer went.
+    fn finish(&mut self, finished: Finished) -> Flow {
+        self.last_activity = Instant::now();
+        let reply = self.session.transfer_finished(finished);
+        self.control.queue(&reply);
+        if self.draining {
+            return self.say_goodbye();
         }
         Flow::Continue
     }

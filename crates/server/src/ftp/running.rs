@@ -1,12 +1,13 @@
-//! A transfer at work: a task of its own that reports by message, so that the
-//! session hears its client meanwhile.
+//! A transfer at work: a future that the session polls beside what its client says.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use wharf_model::{Digest, Refusal, VirtualPath};
 use wharf_net::{Drain, Stream};
 use wharf_proto::ftp::facts::{FactSet, FactSubject, encode_facts};
@@ -91,22 +92,25 @@ pub(crate) enum Failure {
     Broken(#[from] TransferError),
 }
 
-/// The session's hold on its transfer. Dropping it stops the transfer, which
-/// then keeps what arrived, as with a cut connection.
+/// The session's transfer. Dropping it stops the transfer, which then keeps what arrived as a
+/// task of its own, as with a cut connection.
 pub(crate) struct Running {
     progress: Arc<Progress>,
     total: Option<u64>,
     cancel: CancellationToken,
-    finished: oneshot::Receiver<Finished>,
-    _cancel_on_drop: DropGuard,
+    /// `None` once it has ended.
+    transfer: Option<Transfer>,
+    drain: Drain,
 }
 
+/// A transfer, with the stream where its closing takes longer.
+type Transfer = Pin<Box<dyn Future<Output = (Finished, Option<Stream>)> + Send>>;
+
 impl Running {
-    /// Starts the job.
-    pub(crate) fn start(job: Job, drain: &Drain, live: &LiveSession) -> Self {
+    /// Takes the job on; nothing moves yet.
+    pub(crate) fn new(job: Job, drain: &Drain, live: &LiveSession) -> Self {
         let cancel = CancellationToken::new();
         let progress = Arc::new(Progress::default());
-        let (sender, finished) = oneshot::channel();
         let control = PumpControl {
             progress: Arc::clone(&progress),
             stall: job.timeouts.stall,
@@ -120,21 +124,17 @@ impl Running {
             Work::List { .. } => (Direction::Listing, None),
         };
         let listed = live.transfer(direction, job.path.clone(), total, Arc::clone(&progress));
-        drain.shelter(async move {
-            let (finished, stream) = run(job, control).await;
+        let transfer = async move {
+            let ended = run(job, control).await;
             drop(listed);
-            // A session that is gone does not ask how it went.
-            let _ = sender.send(finished);
-            if let Some(stream) = stream {
-                linger(stream).await;
-            }
-        });
+            ended
+        };
         Self {
             progress,
             total,
-            _cancel_on_drop: cancel.clone().drop_guard(),
             cancel,
-            finished,
+            transfer: Some(Box::pin(transfer)),
+            drain: drain.clone(),
         }
     }
 
@@ -148,17 +148,40 @@ impl Running {
         self.cancel.cancel();
     }
 
-    /// Waits for the end. Dropping the future loses nothing; after the end it never completes again.
-    pub(crate) async fn wait(&mut self) -> Finished {
-        match (&mut self.finished).await {
-            Ok(finished) => finished,
-            Err(_) => std::future::pending().await,
+    /// Moves what can be moved without waiting. Small files are there and gone by that.
+    pub(crate) async fn at_once(&mut self) -> Option<Finished> {
+        match futures_util::poll!(std::pin::pin!(self.wait())) {
+            Poll::Ready(finished) => Some(finished),
+            Poll::Pending => None,
         }
     }
 
-    /// Waits for the end, for those who do not care how it went.
-    pub(crate) async fn finished(mut self) {
-        let _ = (&mut self.finished).await;
+    /// Moves everything, to the end. Dropping the future loses nothing; after the end it never
+    /// completes again.
+    pub(crate) async fn wait(&mut self) -> Finished {
+        let Some(transfer) = &mut self.transfer else {
+            return std::future::pending().await;
+        };
+        let (finished, stream) = transfer.await;
+        self.transfer = None;
+        if let Some(stream) = stream {
+            self.drain.shelter(linger(stream));
+        }
+        finished
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        // Without a runtime the process is ending; the next start recovers.
+        if let Some(transfer) = self.transfer.take()
+            && Handle::try_current().is_ok()
+        {
+            self.drain.shelter(async move {
+                transfer.await;
+            });
+        }
     }
 }
 
