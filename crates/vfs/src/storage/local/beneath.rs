@@ -197,6 +197,22 @@ pub(super) fn meets_no_link(_root: &Dir, _path: &Path) -> bool {
     false
 }
 
+/// Whether the directory at `path` is in memory, on the file system of `root`, with no link on
+/// the way.
+#[cfg(target_os = "linux")]
+pub(super) fn is_near(root: &Dir, path: &Path) -> bool {
+    use rustix::fs::{Mode, ResolveFlags, openat2};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve =
+        BENEATH | ResolveFlags::CACHED | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+    path == Path::new(".") || openat2(root, path, flags, Mode::empty(), resolve).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_near(_root: &Dir, _path: &Path) -> bool {
+    false
+}
+
 /// Opens a directory for a change of the directory itself. A `Dir` will not do:
 /// it may be a descriptor for look-ups only (`O_PATH`).
 pub(super) fn open_directory(directory: &Dir, name: &Path) -> Result<File, Refusal> {

@@ -1,12 +1,13 @@
 //! Plain files under a directory of this machine.
 //!
 //! What is uploaded as `a/b` is the file `a/b` in the home. System calls run on
-//! threads that may block, several in one hop.
+//! threads that may block, several in one hop; what finds all in memory runs in place (`turn`).
 
 mod beneath;
 mod digest;
 mod pour;
 mod staging;
+mod turn;
 mod walk;
 mod writer;
 
@@ -27,7 +28,7 @@ use wharf_model::{
 };
 
 use self::beneath::{
-    INCOMPLETE, PARKED, STAGED, attribute, entry, identity, kind_of, look, meets_no_link,
+    INCOMPLETE, PARKED, STAGED, attribute, entry, identity, is_near, kind_of, look, meets_no_link,
     never_waits, open_at_once, open_directory, open_regular, parent, parent_for_new, refusal,
     relative, set_attribute, usage_of,
 };
@@ -35,6 +36,7 @@ use self::staging::{
     Copy, InPlace, Place, Spot, Staged, Tree, drop_parked, parked_name, require_file, standing,
     target_of_staged,
 };
+use self::turn::{Turn, Turns};
 use self::walk::walk;
 use crate::storage::{
     Batches, Judge, Links, Need, Reserve, Rights, StagedFile, Storage, StorageResult, StoredFile,
@@ -53,6 +55,9 @@ const OWNER_DIRECTORY_MODE: u32 = 0o700;
 /// Most bytes that are read without a hop to another thread.
 const MOST_AT_ONCE: usize = 256 * 1024;
 
+/// Most bytes that are taken away without a hop to another thread: ext4 frees them one by one.
+const MOST_REPLACED_AT_ONCE: u64 = 16 * 1024 * 1024;
+
 /// How a local storage treats its disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalOptions {
@@ -69,6 +74,7 @@ struct Inner {
     /// What is in memory can be opened and read without waiting for anything.
     never_waits: bool,
     tree: Arc<Tree>,
+    turns: Arc<Turns>,
     options: LocalOptions,
 }
 
@@ -79,6 +85,7 @@ impl LocalStorage {
             never_waits: never_waits(&root),
             root,
             tree: Arc::default(),
+            turns: Arc::default(),
             options,
         }))
     }
@@ -113,6 +120,15 @@ fn while_wanted<'a, T: Send + 'static>(
         drop(waiter);
         done
     })
+}
+
+/// How work came to where it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To a thread that may block.
+    Hop,
+    /// In a [`Turn`].
+    InPlace,
 }
 
 /// Whether somebody waits for what is done.
@@ -200,7 +216,7 @@ impl Storage for LocalStorage {
         reserve: Reserve,
     ) -> StorageResult<'a, Box<dyn StagedFile>> {
         let path = path.clone();
-        self.run(move |inner| inner.stage(&path, mode, rights, reserve))
+        self.run(move |inner| inner.stage(&path, mode, rights, reserve, Way::Hop))
     }
 
     fn stage_where_it_leads<'a>(
@@ -209,11 +225,25 @@ impl Storage for LocalStorage {
         judge: Judge,
         reserve: Reserve,
     ) -> StorageResult<'a, Box<dyn StagedFile>> {
-        let path = path.clone();
-        self.run(move |inner| {
-            let Target { path, mode, rights } = judge(inner.resolve(&path)?)?;
-            inner.stage(&path, mode, rights, reserve)
-        })
+        let inner = &self.0;
+        let Some(turn) = inner.turn_beside(path) else {
+            let path = path.clone();
+            return self.run(move |inner| {
+                let target = judge(inner.resolve(&path)?)?;
+                inner.stage(&target.path, target.mode, target.rights, reserve, Way::Hop)
+            });
+        };
+        let Target { path, mode, rights } = match judge(path.clone()) {
+            Ok(target) => target,
+            Err(refusal) => return Box::pin(std::future::ready(Err(refusal))),
+        };
+        if mode == WriteMode::Replace {
+            let staged = inner.stage(&path, mode, rights, reserve, Way::InPlace);
+            return Box::pin(std::future::ready(staged));
+        }
+        // What goes on with a file may have to copy it.
+        drop(turn);
+        self.run(move |inner| inner.stage(&path, mode, rights, reserve, Way::Hop))
     }
 
     fn partial<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Option<u64>> {
@@ -413,6 +443,19 @@ impl Inner {
     }
 
     /// Follows links component by component. What is missing keeps its name.
+    /// A turn for work in the directory of `path`, which is in memory, belongs to the file system
+    /// of the home, and is where `path` leads.
+    fn turn_beside(&self, path: &VirtualPath) -> Option<Turn<'_>> {
+        if !self.never_waits {
+            return None;
+        }
+        let turn = self.turns.take()?;
+        let parent = path.parent()?;
+        let near = is_near(&self.root, relative(&parent).ok()?)
+            && meets_no_link(&self.root, relative(path).ok()?);
+        near.then_some(turn)
+    }
+
     fn resolve(&self, path: &VirtualPath) -> Result<VirtualPath, Refusal> {
         if meets_no_link(&self.root, relative(path)?) {
             return Ok(path.clone());
@@ -469,16 +512,18 @@ impl Inner {
         mode: WriteMode,
         rights: Rights,
         reserve: Reserve,
+        way: Way,
     ) -> Result<Box<dyn StagedFile>, Refusal> {
         let (directory, name) = parent_for_new(&self.root, path)?;
         let found = look(&directory, &name)?;
         let parked = look(&directory, &parked_name(&name))?.filter(Metadata::is_file);
-        let place = Place {
+        let mut place = Place {
             tree: Arc::clone(&self.tree),
             directory,
             target: name,
             rights,
             options: self.options,
+            turns: None,
         };
         let standing = match &found {
             Some(metadata) => Some(require_file(metadata)?),
@@ -487,6 +532,9 @@ impl Inner {
         let size = standing.map_or(0, Metadata::len);
         let release = standing.map_or(Usage::ZERO, usage_of);
         let release_all = release + parked.as_ref().map_or(Usage::ZERO, usage_of);
+        if way == Way::InPlace && release_all.bytes <= MOST_REPLACED_AT_ONCE {
+            place.turns = Some(Arc::clone(&self.turns));
+        }
         let offset = match (mode, standing) {
             (WriteMode::Replace | WriteMode::ResumeAt(0), _)
             | (WriteMode::Append | WriteMode::Amend, None) => {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -19,8 +19,9 @@ use super::beneath::{
     open_regular, refusal, remove_attribute, set_attribute, usage_of,
 };
 use super::digest::{forget, remember};
+use super::turn::Turns;
 use super::writer::Writer;
-use super::{LocalOptions, blocking, read_file};
+use super::{LocalOptions, MOST_AT_ONCE, blocking, read_file};
 use crate::storage::{
     Approve, Kept, Landed, LastPiece, Meter, ModeOf, Need, NotLanded, Poured, Reserve, Rights,
     StagedFile, StorageResult, Tap,
@@ -41,6 +42,11 @@ pub(super) type HeldTree<'a> = MutexGuard<'a, HashSet<(u64, u64)>>;
 impl Tree {
     pub(super) fn hold(&self) -> HeldTree<'_> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody holds it now.
+    fn is_free(&self) -> bool {
+        !matches!(self.lock.try_lock(), Err(TryLockError::WouldBlock))
     }
 }
 
@@ -113,6 +119,9 @@ pub(super) struct Place {
     /// What its commit may do there.
     pub(super) rights: Rights,
     pub(super) options: LocalOptions,
+    /// There if it was staged in one of them, and so may be put in its place in another, unless
+    /// that takes away so much that the file system needs time for it.
+    pub(super) turns: Option<Arc<Turns>>,
 }
 
 /// What a staged file starts as.
@@ -383,35 +392,15 @@ impl StagedFile for LocalStaged {
         last: LastPiece,
         approve: Approve,
     ) -> BoxFuture<'static, Result<Landed, NotLanded>> {
-        ended(move || {
-            let (writer, digest) = (&self.writer, self.digest.as_ref());
-            match &self.end {
-                End::Staged(end) => {
-                    if let Err(refusal) = writer.write_last(&last) {
-                        let kept = end.cut(writer, approve).unwrap_or_default();
-                        return Err(NotLanded { refusal, kept });
-                    }
-                    let committed = end.commit(writer, approve, digest);
-                    let landed = committed.map_err(|refusal| NotLanded {
-                        refusal,
-                        kept: end.remove_or_say(writer),
-                    })?;
-                    end.make_durable(&landed)?;
-                    Ok(landed)
-                }
-                End::InPlace(end) => {
-                    if let Err(refusal) = writer.write_last(&last) {
-                        let kept = end.cut(writer).unwrap_or_else(|_| kept_in_place(writer));
-                        return Err(NotLanded { refusal, kept });
-                    }
-                    let committed = end.commit(writer, approve, digest);
-                    committed.map_err(|refusal| NotLanded {
-                        refusal,
-                        kept: kept_in_place(writer),
-                    })
-                }
-            }
-        })
+        let turns = self.end.place().turns.clone();
+        let turn = turns
+            .as_ref()
+            .filter(|_| self.lands_quickly(&last))
+            .and_then(|turns| turns.take());
+        if turn.is_some() {
+            return Box::pin(std::future::ready(self.land(&last, approve)));
+        }
+        ended(move || self.land(&last, approve))
     }
 
     fn cut(self: Box<Self>, approve: Approve) -> StorageResult<'static, Kept> {
@@ -434,6 +423,44 @@ impl StagedFile for LocalStaged {
 
     fn remember(&mut self, digest: Digest) {
         self.digest = Some(digest);
+    }
+}
+
+impl LocalStaged {
+    /// Whether nothing is known of its commit that could take long.
+    fn lands_quickly(&self, last: &LastPiece) -> bool {
+        let place = self.end.place();
+        !place.options.durable && last.content.len() <= MOST_AT_ONCE && place.tree.is_free()
+    }
+
+    fn land(&self, last: &LastPiece, approve: Approve) -> Result<Landed, NotLanded> {
+        let (writer, digest) = (&self.writer, self.digest.as_ref());
+        match &self.end {
+            End::Staged(end) => {
+                if let Err(refusal) = writer.write_last(last) {
+                    let kept = end.cut(writer, approve).unwrap_or_default();
+                    return Err(NotLanded { refusal, kept });
+                }
+                let committed = end.commit(writer, approve, digest);
+                let landed = committed.map_err(|refusal| NotLanded {
+                    refusal,
+                    kept: end.remove_or_say(writer),
+                })?;
+                end.make_durable(&landed)?;
+                Ok(landed)
+            }
+            End::InPlace(end) => {
+                if let Err(refusal) = writer.write_last(last) {
+                    let kept = end.cut(writer).unwrap_or_else(|_| kept_in_place(writer));
+                    return Err(NotLanded { refusal, kept });
+                }
+                let committed = end.commit(writer, approve, digest);
+                committed.map_err(|refusal| NotLanded {
+                    refusal,
+                    kept: kept_in_place(writer),
+                })
+            }
+        }
     }
 }
 
@@ -460,6 +487,7 @@ impl Staged {
             target,
             rights,
             options,
+            ..
         } = &self.place;
         if options.durable {
             file.sync_data().map_err(refusal)?;

@@ -2,7 +2,7 @@
 //! and that the ledger always says what a walk of the disk finds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use wharf_model::{
 };
 
 use crate::quota::tests::Memory;
+use crate::storage::local::turn::Turns;
 use crate::storage::local::{LocalOptions, LocalStorage};
 use crate::{Disposition, Home, Ledger, Upload, UploadOptions, Vfs};
 
@@ -1262,6 +1263,49 @@ async fn a_file_in_memory_is_opened_and_read_without_another_thread() {
     let download = open.expect("at once").expect("opens");
     let read = download.read_at(3, 100).now_or_never();
     assert_eq!(read.expect("at once").expect("readable"), "tent"[..]);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_upload_waits_for_no_other_thread_unless_all_workers_would() {
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    let place = tempfile::tempdir().expect("a directory");
+    let root = Dir::open_ambient_dir(place.path(), ambient_authority()).expect("opens");
+    if !super::beneath::never_waits(&root) {
+        eprintln!("skipped: the temporary directory is on no file system of this machine");
+        return;
+    }
+    root.create_dir("d").expect("made");
+    let storage = LocalStorage(Arc::new(super::Inner {
+        root,
+        never_waits: true,
+        tree: Arc::default(),
+        turns: Arc::new(Turns::alone(&TAKEN)),
+        options: LocalOptions::default(),
+    }));
+    let ledger = Ledger::new(Usage::ZERO, false, Box::new(Memory::default()));
+    let home = Home::new(Arc::new(storage), ledger);
+    let vfs = Vfs::new(home, PermissionRules::default(), UNLIMITED);
+    // On a worker, and not on the thread that waits for them.
+    let uploading = tokio::spawn(async move {
+        let started = |name| {
+            let (vfs, name) = (vfs.clone(), path(name));
+            async move { vfs.create(&name, options(Disposition::Replace)).await }.now_or_never()
+        };
+        // The first marks the home as changed, which is written down elsewhere.
+        put(&vfs, "/first", b"x").await;
+        for name in ["/d/file", "/d/file"] {
+            let upload = started(name).expect("at once").expect("may start");
+            let content = Bytes::from_static(b"content");
+            let landed = upload.commit_with(content).now_or_never();
+            assert_eq!(landed.expect("at once").expect("lands").entry.size, 7);
+        }
+        let other = Turns::alone(&TAKEN);
+        let taken = other.take().expect("free");
+        assert!(started("/d/file").is_none(), "no other worker is left");
+        drop(taken);
+    });
+    uploading.await.expect("no panic");
 }
 
 #[cfg(target_os = "linux")]
