@@ -142,6 +142,7 @@ class Wharf(Server):
             f'[ftp]\nlisten = ["127.0.0.1:{self.port}"]\npassive_ports = "0-0"\n'
             "[limits]\nconnections = 40000\nper_address = 40000\nper_user = 40000\n"
             "before_login_per_address = 40000\n"
+            '[log]\nlevel = "error"\n'
         )
         subprocess.run(
             [program, "user", "add", USER, "--password-stdin", "--config", config, "--home", self.home],

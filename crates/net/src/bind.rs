@@ -3,7 +3,9 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+use std::net::{
+    SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream, UdpSocket as StdUdpSocket,
+};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixDatagram as StdUnixDatagram, UnixListener as StdUnixListener};
 use std::path::PathBuf;
@@ -118,7 +120,7 @@ impl BoundEndpoint {
         })?;
         Ok(Self {
             claim,
-            endpoint: actual(&endpoint, &socket),
+            endpoint: actual(endpoint, &socket),
             socket,
             options,
         })
@@ -207,16 +209,10 @@ impl BoundEndpoint {
         if !matches!(self.endpoint, Endpoint::Tcp(_)) {
             return Ok(None);
         }
-        let (socket, address) = match self.socket.accept() {
-            Ok(accepted) => accepted,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let Some(address) = address.as_socket() else {
+        let Some((socket, address)) = accept_nonblocking(&self.socket)? else {
             return Ok(None);
         };
-        socket.set_nonblocking(true)?;
-        let stream = Stream::from(TcpStream::from_std(socket.into())?);
+        let stream = Stream::from(TcpStream::from_std(socket)?);
         self.options.prepare(&stream);
         Ok(Some((stream, address.into())))
     }
@@ -416,10 +412,46 @@ impl DatagramSocket {
 }
 
 /// The endpoint with the address that its socket got.
-fn actual(endpoint: &Endpoint, socket: &Socket) -> Endpoint {
+fn actual(endpoint: Endpoint, socket: &Socket) -> Endpoint {
+    if endpoint
+        .socket_address()
+        .is_some_and(|address| address.port() > 0)
+    {
+        return endpoint;
+    }
     match socket.local_addr() {
         Ok(address) => endpoint.at(&address),
-        Err(_) => endpoint.clone(),
+        Err(_) => endpoint,
+    }
+}
+
+/// The next connection that waits, if there is one, as the runtime needs it.
+#[cfg(target_os = "linux")]
+fn accept_nonblocking(socket: &Socket) -> io::Result<Option<(StdTcpStream, SocketAddr)>> {
+    use rustix::io::Errno;
+    use rustix::net::{SocketFlags, acceptfrom_with};
+    // One system call for what takes three elsewhere.
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    match acceptfrom_with(socket, flags) {
+        Ok((socket, address)) => {
+            let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+            Ok(address.map(|address| (StdTcpStream::from(socket), address)))
+        }
+        Err(Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The next connection that waits, if there is one, as the runtime needs it.
+#[cfg(not(target_os = "linux"))]
+fn accept_nonblocking(socket: &Socket) -> io::Result<Option<(StdTcpStream, SocketAddr)>> {
+    match socket.accept() {
+        Ok((socket, address)) => {
+            socket.set_nonblocking(true)?;
+            Ok(address.as_socket().map(|address| (socket.into(), address)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -471,11 +503,22 @@ fn address_of(endpoint: &Endpoint) -> Result<socket2::SockAddr, BindProblem> {
     })
 }
 
+#[cfg(target_os = "linux")]
+fn new_nonblocking(domain: Domain, of: Type) -> io::Result<Socket> {
+    Socket::new(domain, of.nonblocking(), None)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn new_nonblocking(domain: Domain, of: Type) -> io::Result<Socket> {
+    let socket = Socket::new(domain, of, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 fn new_socket(endpoint: &Endpoint, options: &EndpointOptions) -> io::Result<Socket> {
     let address = endpoint.socket_address();
     let domain = address.map_or(Domain::UNIX, Domain::for_address);
-    let socket = Socket::new(domain, endpoint.socket_type(), None)?;
-    socket.set_nonblocking(true)?;
+    let socket = new_nonblocking(domain, endpoint.socket_type())?;
     if let Some(bytes) = options.receive_buffer_bytes {
         socket.set_recv_buffer_size(bytes)?;
     }
@@ -489,7 +532,9 @@ fn new_socket(endpoint: &Endpoint, options: &EndpointOptions) -> io::Result<Sock
     if !endpoint.is_datagram() {
         socket.set_reuse_address(options.reuse_address)?;
     }
-    socket.set_reuse_port(options.reuse_port)?;
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
     if address.is_ipv6() {
         socket.set_only_v6(options.only_v6)?;
     }

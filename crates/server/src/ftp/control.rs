@@ -270,7 +270,8 @@ impl Loop {
             let may_read = self.waiting.len() < MAX_WAITING_LINES;
             let idle_too_long = self.deadline();
             let look = may_read.then(|| self.look_at()).flatten();
-            let due = look.into_iter().chain(idle_too_long).min();
+            let unwatched = self.session.port_unwatched_until();
+            let due = [look, unwatched, idle_too_long].into_iter().flatten().min();
             let Self {
                 control,
                 running,
@@ -292,6 +293,10 @@ impl Loop {
                 () = alarm.rings(due) => {
                     if due == idle_too_long {
                         return Event::IdleTooLong;
+                    }
+                    if due == unwatched {
+                        session.watch_port();
+                        continue;
                     }
                     if control.look_behind_mark().is_err() {
                         return Event::Closed;

@@ -8,13 +8,13 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
-use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use wharf_net::{
     BareEnd, BoundEndpoint, Endpoint, EndpointOptions, ForeignTickets, Joined, Peer, ProxyHeader,
@@ -120,12 +120,18 @@ pub(crate) enum ConnectError {
     NotResumed,
 }
 
-/// A listener that waits for one connection from the control peer.
-pub(crate) struct Passive {
-    /// Ends, and with it closes the port, when this is dropped.
-    accepting: AbortOnDropHandle<Result<Stream, ConnectError>>,
-    /// Dropped when the transfer begins.
-    head_start: oneshot::Sender<()>,
+/// A listener that waits for one connection from the control peer. Dropped, it closes the port.
+pub(crate) enum Passive {
+    /// Nobody looks who comes.
+    Unwatched {
+        // Never locked: it makes shared what only its owner polls.
+        connecting: Mutex<Connecting>,
+        patience: Duration,
+        /// When somebody should.
+        until: Instant,
+    },
+    /// A task takes the peer in, and turns others away.
+    Watched(AbortOnDropHandle<Result<Stream, ConnectError>>),
 }
 
 /// What it takes to connect to the client.
@@ -157,6 +163,8 @@ impl PassivePorts {
         let options = EndpointOptions {
             backlog: 4,
             keepalive: None,
+            // What ends a transfer is sent at once, whatever is under way.
+            nodelay: false,
             ..EndpointOptions::default()
         };
         let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
@@ -215,22 +223,36 @@ impl DataChannel {
         tls: Option<DataTls>,
     ) -> io::Result<(Self, SocketAddr)> {
         let (address, connecting) = network.listen(ports, ends)?;
-        let (head_start, begun) = oneshot::channel::<()>();
-        let accepting = tokio::spawn(async move {
-            if tls.is_none() {
-                let _ = tokio::time::timeout(HEAD_START, begun).await;
+        let passive = if tls.is_some() {
+            Passive::watched(connecting, patience, tls)
+        } else {
+            Passive::Unwatched {
+                connecting: Mutex::new(connecting),
+                patience,
+                until: Instant::now() + HEAD_START,
             }
-            let stream = tokio::time::timeout(patience, connecting)
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-            secure(stream, tls).await
-        });
-        let accepting = AbortOnDropHandle::new(accepting);
-        let passive = Passive {
-            accepting,
-            head_start,
         };
         Ok((Self::Passive(passive), address))
+    }
+
+    /// When [`Self::watch`] has to be called.
+    pub(crate) fn unwatched_until(&self) -> Option<Instant> {
+        match self {
+            Self::Passive(Passive::Unwatched { until, .. }) => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// Has a task watch the port from now on.
+    pub(crate) fn watch(&mut self) {
+        *self = match std::mem::take(self) {
+            Self::Passive(Passive::Unwatched {
+                connecting,
+                patience,
+                ..
+            }) => Self::Passive(Passive::watched(owned(connecting), patience, None)),
+            other => other,
+        };
     }
 
     /// Connects to `target`, once a transfer needs it, from our end of the control connection.
@@ -257,11 +279,10 @@ impl DataChannel {
         let connecting = async {
             match self {
                 Self::Unset => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
-                Self::Passive(Passive {
-                    accepting,
-                    head_start,
-                }) => {
-                    drop(head_start);
+                Self::Passive(Passive::Unwatched { connecting, .. }) => {
+                    Ok(owned(connecting).await?)
+                }
+                Self::Passive(Passive::Watched(accepting)) => {
                     accepting.await.map_err(io::Error::other)?
                 }
                 Self::Active(active) => {
@@ -273,6 +294,24 @@ impl DataChannel {
         tokio::time::timeout(patience, connecting)
             .await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    }
+}
+
+fn owned(connecting: Mutex<Connecting>) -> Connecting {
+    connecting
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Passive {
+    fn watched(connecting: Connecting, patience: Duration, tls: Option<DataTls>) -> Self {
+        let accepting = tokio::spawn(async move {
+            let stream = tokio::time::timeout(patience, connecting)
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+            secure(stream, tls).await
+        });
+        Self::Watched(AbortOnDropHandle::new(accepting))
     }
 }
 
@@ -333,6 +372,7 @@ async fn secure(stream: Stream, tls: Option<DataTls>) -> Result<Stream, ConnectE
         DataBinding::Off => ForeignTickets::Ignored,
         DataBinding::Required | DataBinding::Prefer => ForeignTickets::Reported,
     };
+    stream.set_nodelay();
     let joining = tls
         .server
         .accept_joining(stream, tls.owner, foreign, tls.end);
@@ -382,9 +422,7 @@ async fn dial(local: SocketAddr, target: SocketAddr) -> io::Result<Stream> {
     if from.is_ipv4() == target.is_ipv4() {
         socket.bind(from)?;
     }
-    let stream = Stream::from(socket.connect(target).await?);
-    stream.set_nodelay();
-    Ok(stream)
+    Ok(Stream::from(socket.connect(target).await?))
 }
 
 #[cfg(test)]
@@ -421,7 +459,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_stranger_is_closed_and_the_control_peer_still_gets_in() {
-        let (channel, address) = listen(ends("127.0.0.2:4000", "0.0.0.0:0"), PATIENCE);
+        let (mut channel, address) = listen(ends("127.0.0.2:4000", "0.0.0.0:0"), PATIENCE);
+        channel.watch();
         let mut stranger = connect_from("127.0.0.1:0", address.port()).await;
         assert_eq!(stranger.read(&mut [0]).await.expect("is closed"), 0);
         let _peer = connect_from("127.0.0.2:0", address.port()).await;
@@ -437,7 +476,8 @@ mod tests {
             }),
             ..ends("192.0.2.7:4000", "0.0.0.0:0")
         };
-        let (channel, address) = listen(behind, PATIENCE);
+        let (mut channel, address) = listen(behind, PATIENCE);
+        channel.watch();
         for stranger in [
             "PROXY TCP4 192.0.2.8 198.51.100.1 9 9\r\n",
             "no header at all\r\n",

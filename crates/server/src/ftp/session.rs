@@ -443,6 +443,16 @@ impl Session {
         Outcome::Transfer(Reply::new(ReplyCode::OPENING_DATA, text), Box::new(job))
     }
 
+    /// When the port for data, if one is open, has to be watched.
+    pub(crate) fn port_unwatched_until(&self) -> Option<Instant> {
+        self.channel.unwatched_until()
+    }
+
+    /// Has somebody watch it.
+    pub(crate) fn watch_port(&mut self) {
+        self.channel.watch();
+    }
+
     pub(super) fn forget_transfer_options(&mut self) {
         self.restart = 0;
         self.range = None;
