@@ -23,7 +23,7 @@ use wharf_proto::ftp::verb::DuringTransfer;
 use wharf_proto::line::{Line, LineDecoder, MAX_COMMAND_BYTES};
 
 use crate::ftp::refusal::reply_to_bad_command;
-use crate::ftp::running::{Finished, Running};
+use crate::ftp::running::{Finished, Rest, Running};
 use crate::ftp::session::{Outcome, Session};
 
 /// Most command lines that wait for the end of a transfer. Beyond it the
@@ -164,6 +164,8 @@ pub(crate) struct Loop {
     control: Control,
     session: Session,
     running: Option<Running>,
+    /// Of transfers that have ended; closed when the client has been told.
+    rest: Rest,
     waiting: VecDeque<Waiting>,
     drain: Drain,
     draining: bool,
@@ -211,6 +213,7 @@ impl Loop {
             control,
             session,
             running: None,
+            rest: Rest::default(),
             waiting: VecDeque::new(),
             drain,
             draining: false,
@@ -236,6 +239,7 @@ impl Loop {
             if self.control.flush().await.is_err() {
                 break;
             }
+            self.rest = Rest::default();
             let event = self.next_event().await;
             match self.handle(event).await {
                 Flow::Continue => {}
@@ -496,8 +500,9 @@ impl Loop {
     }
 
     /// Says how a transfer went.
-    fn finish(&mut self, finished: Finished) -> Flow {
+    fn finish(&mut self, mut finished: Finished) -> Flow {
         self.last_activity = Instant::now();
+        self.rest = std::mem::take(&mut finished.rest);
         let reply = self.session.transfer_finished(finished);
         self.control.queue(&reply);
         if self.draining {

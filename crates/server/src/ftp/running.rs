@@ -74,6 +74,14 @@ pub(crate) struct Finished {
     pub(crate) bytes: u64,
     pub(crate) elapsed: Duration,
     pub(crate) result: Result<Completed, Failure>,
+    pub(crate) rest: Rest,
+}
+
+/// What a transfer that succeeded leaves to be closed, for which no client needs to wait.
+#[derive(Default)]
+pub(crate) struct Rest {
+    stream: Option<Stream>,
+    _source: Option<Download>,
 }
 
 /// What a transfer that succeeded has to say.
@@ -103,8 +111,7 @@ pub(crate) struct Running {
     drain: Drain,
 }
 
-/// A transfer, with the stream where its closing takes longer.
-type Transfer = Pin<Box<dyn Future<Output = (Finished, Option<Stream>)> + Send>>;
+type Transfer = Pin<Box<dyn Future<Output = Finished> + Send>>;
 
 impl Running {
     /// Takes the job on; nothing moves yet.
@@ -162,9 +169,10 @@ impl Running {
         let Some(transfer) = &mut self.transfer else {
             return std::future::pending().await;
         };
-        let (finished, stream) = transfer.await;
+        let mut finished = transfer.await;
         self.transfer = None;
-        if let Some(stream) = stream {
+        let rest = &mut finished.rest;
+        if let Some(stream) = rest.stream.take_if(|stream| stream.as_tls().is_some()) {
             self.drain.shelter(linger(stream));
         }
         finished
@@ -185,8 +193,8 @@ impl Drop for Running {
     }
 }
 
-/// Runs the job. The stream is returned where its closing is still under way.
-async fn run(job: Job, control: PumpControl) -> (Finished, Option<Stream>) {
+/// Runs the job.
+async fn run(job: Job, control: PumpControl) -> Finished {
     let started = Instant::now();
     let Job {
         verb,
@@ -200,13 +208,18 @@ async fn run(job: Job, control: PumpControl) -> (Finished, Option<Stream>) {
         () = control.cancel.cancelled() => Err(Failure::Broken(TransferError::Cancelled)),
         connected = channel.connect(timeouts.connect) => connected.map_err(Failure::NoConnection),
     };
-    let mut open = None;
+    let mut rest = Rest::default();
     let result = match connected {
         Ok(mut stream) => {
             let result = carry_out(work, &mut stream, &control).await;
             // One that failed is cut, so that the peer does not take it for whole.
-            open = (result.is_ok() && stream.as_tls().is_some()).then_some(stream);
-            result
+            result.map(|(completed, source)| {
+                rest = Rest {
+                    stream: Some(stream),
+                    _source: source,
+                };
+                completed
+            })
         }
         Err(failure) => {
             if let Work::Store { upload, .. } = work {
@@ -216,21 +229,22 @@ async fn run(job: Job, control: PumpControl) -> (Finished, Option<Stream>) {
             Err(failure)
         }
     };
-    let finished = Finished {
+    Finished {
         verb,
         path,
         bytes: control.progress.bytes(),
         elapsed: started.elapsed(),
         result,
-    };
-    (finished, open)
+        rest,
+    }
 }
 
+/// Moves it all; what was read is returned to be closed.
 async fn carry_out(
     work: Work,
     stream: &mut Stream,
     control: &PumpControl,
-) -> Result<Completed, Failure> {
+) -> Result<(Completed, Option<Download>), Failure> {
     match work {
         Work::Retrieve {
             download,
@@ -239,15 +253,18 @@ async fn carry_out(
             translation,
         } => {
             send(&download, start, end, stream, translation, control).await?;
-            Ok(Completed::default())
+            Ok((Completed::default(), Some(download)))
         }
         Work::Store {
             upload,
             translation,
-        } => store(*upload, stream, translation, control).await,
+        } => {
+            let completed = store(*upload, stream, translation, control).await?;
+            Ok((completed, None))
+        }
         Work::List { listing, form } => {
             list(listing, form, stream, control).await?;
-            Ok(Completed::default())
+            Ok((Completed::default(), None))
         }
     }
 }

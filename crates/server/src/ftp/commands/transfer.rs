@@ -100,6 +100,7 @@ pub(in crate::ftp) fn finished(finished: Finished) -> Reply {
         bytes,
         elapsed,
         result,
+        rest: _,
     } = finished;
     let verb = verb.info().name();
     let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
