@@ -20,7 +20,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use cap_std::fs::{
-    Dir, DirBuilder, DirBuilderExt as _, Metadata, MetadataExt as _, OpenOptions, ReadDir,
+    Dir, DirBuilder, DirBuilderExt as _, DirEntry, Metadata, MetadataExt as _, OpenOptions, ReadDir,
 };
 use rustix::fs::Timespec;
 use wharf_model::{
@@ -766,6 +766,9 @@ fn remove_leftovers(directory: &Dir) -> Result<Usage, Refusal> {
 /// Entries that room is made for at first: most directories have fewer.
 const FEW_ENTRIES: usize = 128;
 
+/// From so many entries on, two threads look their facts up.
+const SHARED_ENTRIES: usize = 512;
+
 struct LocalBatches {
     inner: Arc<Inner>,
     directory: VirtualPath,
@@ -776,54 +779,94 @@ struct LocalBatches {
 impl Batches for LocalBatches {
     fn next(&mut self, most: usize) -> StorageResult<'_, Option<Vec<Entry>>> {
         Box::pin(async move {
-            let Some(mut entries) = self.entries.take() else {
-                return Ok(None);
-            };
-            let (inner, directory) = (Arc::clone(&self.inner), self.directory.clone());
-            let links = self.links;
-            let (batch, entries) = blocking(move || {
-                let batch = next_batch(&inner, &directory, links, most, &mut entries)?;
-                Ok((batch, entries))
-            })
-            .await?;
-            self.entries = batch.is_some().then_some(entries);
-            Ok(batch)
+            while let Some(entries) = self.entries.take() {
+                let (batch, entries) = self.read(entries, most).await?;
+                self.entries = entries;
+                if !batch.is_empty() || self.entries.is_none() {
+                    return Ok((!batch.is_empty()).then_some(batch));
+                }
+            }
+            Ok(None)
         })
     }
 }
 
-fn next_batch(
-    inner: &Inner,
-    directory: &VirtualPath,
-    links: Links,
-    most: usize,
-    entries: &mut ReadDir,
-) -> Result<Option<Vec<Entry>>, Refusal> {
-    let mut batch = Vec::with_capacity(most.min(FEW_ENTRIES));
+impl LocalBatches {
+    /// At most `most` of `entries` with their facts, and what is left where that is not the end.
+    async fn read(
+        &self,
+        mut entries: ReadDir,
+        most: usize,
+    ) -> Result<(Vec<Entry>, Option<ReadDir>), Refusal> {
+        let look = Look {
+            inner: Arc::clone(&self.inner),
+            directory: self.directory.clone(),
+            links: self.links,
+        };
+        let (mut batch, rest, entries) = blocking(move || {
+            let mut found = next_names(most, &mut entries)?;
+            let at_end = found.is_empty();
+            // Nearly all the time goes into the facts, one system call for each entry.
+            let rest = (found.len() >= SHARED_ENTRIES).then(|| {
+                let (look, rest) = (look.clone(), found.split_off(found.len() / 2));
+                tokio::task::spawn_blocking(move || look.at_all(rest))
+            });
+            Ok((look.at_all(found), rest, (!at_end).then_some(entries)))
+        })
+        .await?;
+        if let Some(rest) = rest {
+            let rest = rest.await;
+            batch.extend(rest.map_err(|gone| Refusal::Io(io::Error::other(gone)))?);
+        }
+        Ok((batch, entries))
+    }
+}
+
+/// The next entries by their names, at most `most`; none at the end.
+fn next_names(most: usize, entries: &mut ReadDir) -> Result<Vec<DirEntry>, Refusal> {
+    let mut names = Vec::with_capacity(most.min(FEW_ENTRIES));
     for found in entries.by_ref() {
         let found = found.map_err(refusal)?;
-        let name = found.file_name();
-        if is_reserved(name.as_bytes()) {
-            continue;
+        if !is_reserved(found.file_name().as_bytes()) {
+            names.push(found);
         }
-        // What vanishes between reading its name and its facts is not there.
-        let Ok(metadata) = found.metadata() else {
-            continue;
-        };
-        let mut listed = entry(&metadata, name.as_bytes());
-        if kind_of(&metadata) == EntryKind::Symlink
-            && links == Links::Follow
-            && let Ok(path) = directory.resolve(name.as_bytes())
-            && let Ok(followed) = inner.metadata(&path)
-        {
-            listed = followed;
-        }
-        batch.push(listed);
-        if batch.len() == most {
+        if names.len() == most {
             break;
         }
     }
-    Ok((!batch.is_empty()).then_some(batch))
+    Ok(names)
+}
+
+/// How the facts of entries are looked up.
+#[derive(Clone)]
+struct Look {
+    inner: Arc<Inner>,
+    directory: VirtualPath,
+    links: Links,
+}
+
+impl Look {
+    /// The entries with their facts. What vanishes after its name was read is not there.
+    fn at_all(&self, names: Vec<DirEntry>) -> Vec<Entry> {
+        names
+            .into_iter()
+            .filter_map(|found| self.at(&found))
+            .collect()
+    }
+
+    fn at(&self, found: &DirEntry) -> Option<Entry> {
+        let name = found.file_name();
+        let metadata = found.metadata().ok()?;
+        let listed = entry(&metadata, name.as_bytes());
+        if kind_of(&metadata) == EntryKind::Symlink
+            && self.links == Links::Follow
+            && let Ok(path) = self.directory.resolve(name.as_bytes())
+            && let Ok(followed) = self.inner.metadata(&path)
+        {
+            return Some(followed);
+        }
+        Some(listed)
+    }
 }
 
 struct LocalFile {
