@@ -21,8 +21,12 @@ use super::replies::{Asked, Nature};
 use crate::registry::{Direction, LiveTransfer, Subject, Transfers};
 use crate::transfer::Progress;
 
-/// Most bytes that are read or written in one step.
+/// Most bytes that are read or copied in one step.
 const STEP_BYTES: usize = 1024 * 1024;
+
+/// Most bytes that are written in one step, unless one request has more: what a processor keeps
+/// near from decrypting it.
+const WRITE_STEP_BYTES: usize = 256 * 1024;
 
 /// What can be asked of an open file.
 pub(super) enum FileJob {
@@ -202,12 +206,14 @@ impl FileTask {
         let mut end = end_of(first.1, first.2.len());
         let mut bytes = first.2.len();
         let mut run = vec![first];
-        while bytes < STEP_BYTES {
+        while bytes < WRITE_STEP_BYTES {
             let Some((asked, job)) = self.next_waiting(waiting) else {
                 break;
             };
             match job {
-                FileJob::Write { offset, data } if appends || offset == end => {
+                FileJob::Write { offset, data }
+                    if (appends || offset == end) && bytes + data.len() <= WRITE_STEP_BYTES =>
+                {
                     end = end_of(offset, data.len());
                     bytes += data.len();
                     run.push((asked, offset, data));

@@ -266,8 +266,10 @@ impl Staged {
             name,
             is_marked,
         };
+        let mut writer = Writer::new(file, length);
+        writer.turns.clone_from(&end.place.turns);
         LocalStaged {
-            writer: Writer::new(file, length),
+            writer,
             end: End::Staged(end),
             digest: None,
         }

@@ -1295,8 +1295,10 @@ async fn a_small_upload_waits_for_no_other_thread_unless_all_workers_would() {
         // The first marks the home as changed, which is written down elsewhere.
         put(&vfs, "/first", b"x").await;
         for name in ["/d/file", "/d/file"] {
-            let upload = started(name).expect("at once").expect("may start");
-            let content = Bytes::from_static(b"content");
+            let mut upload = started(name).expect("at once").expect("may start");
+            let written = upload.write(Bytes::from_static(b"con")).now_or_never();
+            written.expect("at once").expect("fits");
+            let content = Bytes::from_static(b"tent");
             let landed = upload.commit_with(content).now_or_never();
             assert_eq!(landed.expect("at once").expect("lands").entry.size, 7);
         }

@@ -11,7 +11,8 @@ use wharf_model::Refusal;
 
 use super::beneath::refusal;
 use super::pour::pour;
-use super::{OWNER_FILE_MODE, blocking, set_file_modified};
+use super::turn::Turns;
+use super::{MOST_AT_ONCE, OWNER_FILE_MODE, blocking, set_file_modified};
 use crate::storage::solid::Solid;
 use crate::storage::{LastPiece, Meter, Poured, Stop, Tap};
 
@@ -29,6 +30,8 @@ pub(super) struct Writer {
     pub(super) solid: Solid,
     /// Somebody has set the mode of this very file.
     pub(super) mode_is_set: bool,
+    /// There where short writes may be made in them.
+    pub(super) turns: Option<Arc<Turns>>,
 }
 
 struct Content {
@@ -50,6 +53,7 @@ impl Writer {
             length,
             solid: Solid::new(length),
             mode_is_set: false,
+            turns: None,
         }
     }
 
@@ -87,13 +91,30 @@ impl Writer {
         let end = offset.saturating_add(u64::try_from(added).unwrap_or(u64::MAX));
         let length = self.length;
         self.solid.touch();
-        self.run(move |file| write_or_take_back(file, &pieces, offset, length))
-            .await?;
+        if !self.write_in_place(&pieces, offset, added)? {
+            self.run(move |file| write_or_take_back(file, &pieces, offset, length))
+                .await?;
+        }
         if added > 0 {
             self.length = length.max(end);
             self.solid.wrote(offset, end);
         }
         Ok(())
+    }
+
+    /// Writes what is short in a turn, while the processor still has it in its cache. Whether
+    /// there was one.
+    fn write_in_place(&self, pieces: &[Bytes], offset: u64, added: usize) -> Result<bool, Refusal> {
+        let Some(turns) = self.turns.as_ref().filter(|_| added <= MOST_AT_ONCE) else {
+            return Ok(false);
+        };
+        let (Some(_turn), Ok(closed)) = (turns.take(), self.content.closed.try_lock()) else {
+            return Ok(false);
+        };
+        if *closed {
+            return Err(Refusal::NotFound);
+        }
+        write_or_take_back(self.file(), pieces, offset, self.length).map(|()| true)
     }
 
     /// Has the kernel move a stream into the file, on a thread that may block for as long as
@@ -178,7 +199,7 @@ impl Writer {
 }
 
 impl Content {
-    // Held, on a thread that may block, for the whole of a write and of the end: a write that
+    // Held, on a thread that may block or in a turn, for the whole of a write and of the end: a write that
     // was dropped midway is over before the end looks at the file, or is not begun after it.
     fn lock(&self) -> MutexGuard<'_, bool> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
