@@ -521,6 +521,23 @@ fn no_name_forges_a_line_of_the_log() {
     }
 }
 
+/// A line of a client has 8 KiB at most.
+#[test]
+fn long_names_are_cut_in_the_log() {
+    let (_wharf, server) = served(&[]);
+    let long = "\u{1}".repeat(8000);
+    let mut ftp = Ftp::connect(server.v4());
+    assert_eq!(ftp.command(&format!("CLNT {long}")).0, 200);
+    assert_eq!(ftp.command(&format!("USER {long}")).0, 331);
+    assert_eq!(ftp.command("PASS wrong").0, 530);
+    for (event, field) in [("client named itself", "client"), ("login refused", "user")] {
+        let line = server.await_log(&[event]);
+        let event: serde_json::Value = serde_json::from_str(&line).expect("one event a line");
+        let expected = "\\x01".repeat(1024) + "\\…(6976 bytes cut)";
+        assert_eq!(event[field], expected);
+    }
+}
+
 #[test]
 fn a_ban_outlives_the_server_and_ends_when_an_operator_lifts_it() {
     let wharf = wharf();

@@ -105,6 +105,23 @@ fn piped(command: &mut Command) -> Child {
 }
 
 #[test]
+fn long_command_lines_and_names_are_cut_in_the_log() {
+    let Some(setting) = setting() else { return };
+    let command = format!("true {}", "x".repeat(100_000));
+    assert_eq!(ran(&mut setting.ssh(&[&command])).0, Some(0));
+    let line = setting.server.await_log(&["\"command\"", "bytes cut"]);
+    let event: Value = serde_json::from_str(&line).expect("one event a line");
+    let expected = format!("true {}\\…(98981 bytes cut)", "x".repeat(1019));
+    assert_eq!(event["command"], expected);
+    let (server, name) = (setting.server.ssh(), "n".repeat(5000));
+    let mut stranger = setting.clients.ssh(server, &name, Proof::Password);
+    assert_eq!(ran(&mut stranger).0, Some(255));
+    let line = setting.server.await_log(&["login refused"]);
+    let event: Value = serde_json::from_str(&line).expect("one event a line");
+    assert_eq!(event["user"], "n".repeat(1024) + "\\…(3976 bytes cut)");
+}
+
+#[test]
 fn passwords_and_keys_of_every_kind_open_an_account_and_nothing_else_does() {
     let Some(setting) = setting() else { return };
     let server = setting.server.ssh();

@@ -181,7 +181,7 @@ fn transfer(view: &TransferView) -> Transfer {
     };
     let (path, command) = match &view.subject {
         Subject::Path(path) => (Some(json_name(path.as_bytes())), None),
-        Subject::Command(line) => (None, Some(wharf_model::escape_for_display(line))),
+        Subject::Command(line) => (None, Some(line.clone())),
     };
     Transfer {
         transfer: view.id,

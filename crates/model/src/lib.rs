@@ -27,7 +27,8 @@ pub use entry::{Entry, EntryKind};
 pub use id::{AccountId, AccountName, InvalidAccountName, SessionId};
 pub use network::{InvalidNetwork, NetworkSet};
 pub use path::{
-    DisplayPiece, FileName, PathError, VirtualPath, display_pieces, escape_for_display,
+    DisplayPiece, FileName, PathError, VirtualPath, cut_for_display, display_pieces,
+    escape_for_display,
 };
 pub use permission::{PermissionRules, Permissions, UnknownPermission};
 pub use quota::{QuotaLimits, Usage};

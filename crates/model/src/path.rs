@@ -231,6 +231,36 @@ pub fn escape_for_display(bytes: &[u8]) -> String {
     text
 }
 
+/// Most bytes of what a peer has chosen, such as a command line or a name to log in by,
+/// that go into a line of a log or a list.
+const MAX_SHOWN_BYTES: usize = 1024;
+
+/// As [`escape_for_display`] of the first 1,024 bytes, for what a peer can make as long as it
+/// likes and a line of a log or a list shows. Where something was left out, `\…(N bytes cut)` stands at the end, which
+/// nothing else shows as: a backslash of the bytes themselves is `\\`. A character is cut
+/// off whole.
+pub fn cut_for_display(bytes: &[u8]) -> String {
+    if bytes.len() <= MAX_SHOWN_BYTES {
+        return escape_for_display(bytes);
+    }
+    let shown = whole_characters(bytes.split_at(MAX_SHOWN_BYTES).0);
+    let cut = bytes.len() - shown.len();
+    format!("{}\\…({cut} bytes cut)", escape_for_display(shown))
+}
+
+/// These bytes without a begun character at their end.
+fn whole_characters(bytes: &[u8]) -> &[u8] {
+    let end = bytes
+        .utf8_chunks()
+        .last()
+        .map_or(&[][..], |last| last.invalid());
+    let is_begun = std::str::from_utf8(end).is_err_and(|error| error.error_len().is_none());
+    bytes
+        .strip_suffix(end)
+        .filter(|_| is_begun)
+        .unwrap_or(bytes)
+}
+
 /// A part of what [`escape_for_display`] makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DisplayPiece {
@@ -404,6 +434,32 @@ mod tests {
         ] {
             assert_eq!(escape_for_display(seen.as_bytes()), seen);
         }
+    }
+
+    #[test]
+    fn what_a_peer_makes_long_is_cut_with_a_mark_that_nothing_forges() {
+        let line = |count: usize| "x".repeat(count);
+        assert_eq!(cut_for_display(line(1024).as_bytes()), line(1024));
+        let cut = line(1024) + "\\…(1 bytes cut)";
+        assert_eq!(cut_for_display(line(1025).as_bytes()), cut);
+        let forged = line(1000) + "\\…(1 bytes cut)";
+        let shown = line(1000) + "\\\\…(1 bytes cut)";
+        assert_eq!(cut_for_display(forged.as_bytes()), shown);
+        // Each of them is shown as four.
+        let noise = vec![0xff; 256 * 1024];
+        let shown = cut_for_display(&noise);
+        assert_eq!(shown.len(), 4 * 1024 + "\\…(261120 bytes cut)".len());
+    }
+
+    #[test]
+    fn a_cut_goes_through_no_character() {
+        let euros = "x".repeat(1022) + "\u{20ac}\u{20ac}";
+        let shown = "x".repeat(1022) + "\\…(6 bytes cut)";
+        assert_eq!(cut_for_display(euros.as_bytes()), shown);
+        // What stands there and is no character is shown.
+        let broken = ["x".repeat(1023).as_bytes(), &[0xff; 2]].concat();
+        let shown = "x".repeat(1023) + "\\xff\\…(1 bytes cut)";
+        assert_eq!(cut_for_display(&broken), shown);
     }
 
     #[test]

@@ -323,7 +323,7 @@ impl LoginRefused {
 
     /// Writes into the log who was refused and why, of which the peer learns less.
     pub(crate) fn log(&self, name: &[u8]) {
-        let user = wharf_model::escape_for_display(name);
+        let user = wharf_model::cut_for_display(name);
         let first = std::error::Error::source(self);
         let reasons = std::iter::successors(first, |reason| reason.source());
         let reason: Vec<String> = reasons.map(ToString::to_string).collect();

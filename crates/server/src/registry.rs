@@ -312,18 +312,15 @@ pub enum Direction {
 pub enum Subject {
     /// A file or directory.
     Path(VirtualPath),
-    /// What goes into a command line and comes out of it. Long ones are cut.
-    Command(Vec<u8>),
+    /// What goes into a command line and comes out of it: the line, escaped, and cut where it
+    /// is long.
+    Command(String),
 }
 
 impl Subject {
-    /// Most bytes of a command line that are shown.
-    const MAX_COMMAND_BYTES: usize = 1024;
-
-    /// A command line, cut where it is long.
+    /// A command line, as [`wharf_model::cut_for_display`] shows it.
     pub fn command(line: &[u8]) -> Self {
-        let shown = line.len().min(Self::MAX_COMMAND_BYTES);
-        Self::Command(line.get(..shown).unwrap_or_default().to_vec())
+        Self::Command(wharf_model::cut_for_display(line))
     }
 }
 

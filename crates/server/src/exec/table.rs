@@ -437,7 +437,7 @@ impl Context<'_> {
 
 /// Tells the log what was refused, and what only it may know.
 pub(super) fn log(command: &str, operand: &[u8], refusal: &Refusal) {
-    let operand = wharf_model::escape_for_display(operand);
+    let operand = wharf_model::cut_for_display(operand);
     if let Refusal::Io(error) = refusal {
         tracing::warn!(command, operand, %error, "a command failed");
     } else {

@@ -89,7 +89,8 @@ impl Session {
             Err(refused) => {
                 if refused.is_unknown_key() {
                     // Most people have several keys, and offer them all.
-                    tracing::debug!(user = name, key = %fingerprint, "key not taken");
+                    let user = wharf_model::cut_for_display(name.as_bytes());
+                    tracing::debug!(user, key = %fingerprint, "key not taken");
                 } else {
                     refused.log(name.as_bytes());
                 }

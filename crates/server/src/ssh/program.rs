@@ -167,7 +167,7 @@ async fn run(program: Program, user: &User, channel: SessionChannel) -> Exit {
     match &program {
         Program::Shell => tracing::info!(%exec, "shell"),
         Program::Command(line) => {
-            let command = wharf_model::escape_for_display(line);
+            let command = wharf_model::cut_for_display(line);
             tracing::info!(command, %exec, "command");
         }
         Program::Sftp(_) => tracing::info!("sftp"),

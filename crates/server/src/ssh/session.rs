@@ -389,7 +389,7 @@ impl Handler for Session {
         reply: ChannelOpenHandle,
         _peer: &mut Peer,
     ) -> Result<(), Self::Error> {
-        let host = wharf_model::escape_for_display(host.as_bytes());
+        let host = wharf_model::cut_for_display(host.as_bytes());
         self.span
             .in_scope(|| tracing::info!(host, port, "forwarding refused"));
         reply.reject(ChannelRefusal::Forwarding.reason()).await;

@@ -88,7 +88,7 @@ async fn answer(context: &mut Context<'_>) -> io::Result<Answer> {
 /// Reads the rest of a complaint.
 async fn read_complaint(context: &mut Context<'_>) -> io::Result<()> {
     if let InputLine::Whole(line) = context.streams.input.line(MAX_LINE_BYTES).await? {
-        let complaint = wharf_model::escape_for_display(&line);
+        let complaint = wharf_model::cut_for_display(&line);
         tracing::debug!(complaint, "the other end of scp complains");
     }
     Ok(())

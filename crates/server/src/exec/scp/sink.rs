@@ -104,7 +104,7 @@ impl Sink {
 
     async fn line(&mut self, context: &mut Context<'_>, line: &[u8]) -> io::Result<Next> {
         if let Some((&kind @ (WARNING | FAILURE), text)) = line.split_first() {
-            let complaint = wharf_model::escape_for_display(text);
+            let complaint = wharf_model::cut_for_display(text);
             tracing::debug!(complaint, "the other end of scp complains");
             self.success = false;
             return Ok(if kind == FAILURE {

@@ -1,6 +1,6 @@
 //! Verbs about the session itself: FEAT, HELP, OPTS, CLNT, TYPE, ALLO, REST, RANG.
 
-use wharf_model::{ByteRange, DigestAlgorithm, escape_for_display};
+use wharf_model::{ByteRange, DigestAlgorithm, cut_for_display, escape_for_display};
 use wharf_proto::ftp::command::{OptsArgument, TransferType};
 use wharf_proto::ftp::facts::FactSet;
 use wharf_proto::ftp::reply::{Reply, ReplyCode};
@@ -105,7 +105,8 @@ impl Session {
     }
 
     pub(in crate::ftp) fn clnt(&self, client: &[u8]) -> Outcome {
-        tracing::info!(client = escape_for_display(client), "client named itself");
+        let client = cut_for_display(client);
+        tracing::info!(client, "client named itself");
         Reply::new(ReplyCode::OK, "Noted.").into()
     }
 
