@@ -1,85 +1,23 @@
 //! SSH sessions over memory: with a client that keeps the rules, and with packets that do not.
 
+mod pair;
 mod raw;
 mod setting;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use pair::{TIMEOUTS, connect, rekeying, service, unencrypted};
 use proptest::prelude::*;
 use raw::{Raw, RawChannel, packet, string};
 use russh::client::{self, DisconnectReason};
 use russh::{Channel, ChannelMsg, Disconnect, Sig};
-use setting::{Setting, setting};
+use setting::setting;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use wharf_accounts::Account;
-use wharf_net::{Connection, Drain, Endpoint, ServiceError, StreamService as _};
 use wharf_server::door::Protocol;
-use wharf_server::process::{Invocation, Process, ProcessError, ProcessRunner};
-use wharf_server::sftp::AttributePolicy;
-use wharf_server::ssh::{HostKey, HostKeyKind, SshConfig, SshService, Timeouts};
-use wharf_vfs::Home;
-
-const TIMEOUTS: Timeouts = Timeouts {
-    login: Duration::from_secs(30),
-    idle: Duration::from_secs(600),
-    stall: Duration::from_secs(60),
-};
-
-/// What one end may write before the other one reads.
-const PIPE_BYTES: usize = 64 * 1024;
-
-fn config() -> SshConfig {
-    SshConfig {
-        host_keys: vec![HostKey::generate(HostKeyKind::Ed25519).expect("made")],
-        timeouts: TIMEOUTS,
-        attributes: AttributePolicy::Refuse,
-    }
-}
-
-fn service(setting: &Setting) -> SshService {
-    let door = Arc::clone(&setting.door);
-    SshService::new(&config(), door, Arc::new(NoProcesses))
-}
-
-/// As where the operator allows none.
-struct NoProcesses;
-
-impl ProcessRunner for NoProcesses {
-    fn start<'a>(
-        &'a self,
-        _account: &'a Account,
-        _home: &'a Arc<Home>,
-        _invocation: Invocation,
-    ) -> BoxFuture<'a, Result<Process, ProcessError>> {
-        Box::pin(async { Err(ProcessError::Off) })
-    }
-}
-
-/// Serves one connection; the client's end, and the task.
-fn connect(
-    setting: &Setting,
-    service: SshService,
-) -> (DuplexStream, JoinHandle<Result<(), ServiceError>>) {
-    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    let peer: SocketAddr = "127.0.0.1:50000".parse().expect("an address");
-    let connection = Connection {
-        stream: theirs.into(),
-        peer: peer.into(),
-        local: Endpoint::Tcp("127.0.0.1:22".parse().expect("an address")),
-        proxy: None,
-        drain: Drain::new(),
-        slot: setting.slots.take(&peer.into()).expect("free"),
-    };
-    let serving = tokio::spawn(Arc::new(service).serve(connection));
-    (ours, serving)
-}
 
 /// A client that trusts every server, counts exchanges of keys and remembers the last word.
 struct Client {
@@ -145,12 +83,6 @@ async fn open_counting(
     let client = Client { told, exchanges };
     let opened = client::connect_stream(config, stream, client).await;
     (opened.expect("opens"), said, counted)
-}
-
-fn rekeying(setting: &Setting, bytes: usize, time: Duration) -> SshService {
-    let door = Arc::clone(&setting.door);
-    let limits = (bytes, time);
-    SshService::rekeying_for_tests(&config(), door, Arc::new(NoProcesses), limits)
 }
 
 /// The client asks for new keys after a gigabyte only.
@@ -328,11 +260,6 @@ async fn who_does_not_log_in_is_told_so_at_the_deadline_however_busy_they_are() 
     serving.await.expect("no panic").expect("over TCP");
 }
 
-fn unencrypted(setting: &Setting) -> SshService {
-    let door = Arc::clone(&setting.door);
-    SshService::insecure_for_tests(&config(), door, Arc::new(NoProcesses))
-}
-
 #[tokio::test]
 async fn windows_close_for_who_takes_no_output_and_open_again_for_who_does() {
     let setting = setting().await;
@@ -470,12 +397,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let setting = setting().await;
-            let service = SshService::insecure_for_tests(
-                &config(),
-                Arc::clone(&setting.door),
-                Arc::new(NoProcesses),
-            );
-            let (stream, serving) = connect(&setting, service);
+            let (stream, serving) = connect(&setting, unencrypted(&setting));
             let mut raw = Raw::open(stream, logged_in).await;
             if opens_channel {
                 let open = [&[90][..], &string(b"session"), &[0; 4], &[0, 1, 0, 0], &[0, 1, 0, 0]];

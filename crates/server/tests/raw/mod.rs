@@ -1,6 +1,7 @@
 //! SSH spoken byte by byte, to a server that encrypts nothing.
 
 #![expect(clippy::indexing_slicing, reason = "a test may panic")]
+#![allow(dead_code, reason = "each test binary uses its part of it")]
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
@@ -85,7 +86,8 @@ impl RawChannel {
     /// What it may be sent at first.
     const WINDOW_BYTES: u32 = 100_000;
 
-    pub(crate) async fn run(stream: DuplexStream, command: &str) -> Self {
+    /// A channel on which nothing runs yet.
+    pub(crate) async fn open(stream: DuplexStream) -> Self {
         let Raw(stream) = Raw::open(stream, true).await;
         let (reading, stream) = tokio::io::split(stream);
         let (sender, packets) = mpsc::unbounded_channel();
@@ -111,6 +113,12 @@ impl RawChannel {
         };
         channel.id.copy_from_slice(&confirmed[5..9]);
         channel.window = number(&confirmed[9..]);
+        channel
+    }
+
+    /// One on which this command runs.
+    pub(crate) async fn run(stream: DuplexStream, command: &str) -> Self {
+        let mut channel = Self::open(stream).await;
         let exec = [&string(b"exec")[..], &[0], &string(command.as_bytes())];
         channel.send_of(98, &exec.concat()).await;
         channel
@@ -130,6 +138,7 @@ impl RawChannel {
 
     pub(crate) async fn send_data(&mut self, data: &[u8]) {
         self.send_of(94, &string(data)).await;
+        self.window -= data.len();
     }
 
     /// Takes so much more.
@@ -150,7 +159,6 @@ impl RawChannel {
             let count = self.window.min(32 * 1024).min(content.len() - sent);
             questions = if count <= 2 { questions + 1 } else { 0 };
             self.send_data(&content[sent..sent + count]).await;
-            self.window -= count;
             sent += count;
         }
         sent
@@ -176,7 +184,11 @@ async fn read_packets(
         let mut packet = vec![0; length];
         stream.read_exact(&mut packet).await?;
         let padding = usize::from(packet[0]);
-        let _ = packets.send(packet[1..length - padding].to_vec());
+        let packet = packet[1..length - padding].to_vec();
+        // Whoever listens no more takes nothing more.
+        if packets.send(packet).is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
