@@ -1,5 +1,5 @@
-//! What the integration tests share: the real binary, a raw FTP peer, and the
-//! real clients and servers of others.
+//! What the integration tests share: the real binary, a raw FTP peer, the
+//! real clients and servers of others, and a storage that does as a test says.
 //!
 //! Everything here panics with what it saw; a test that uses it shows why it failed.
 
@@ -20,11 +20,13 @@ mod openssh;
 mod peer;
 mod relay;
 mod sshd;
+mod storage;
 
 pub use openssh::{OpenSsh, Proof};
 pub use peer::Peer;
 pub use relay::DelayingRelay;
 pub use sshd::{Agent, PASSPHRASE, Sshd};
+pub use storage::{ArrangedStorage, Counts};
 
 /// Longest time that any single step may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
