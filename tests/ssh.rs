@@ -309,6 +309,33 @@ fn algorithms_are_modern_ones() {
     }
 }
 
+/// OpenSSH has ML-KEM since 9.9 (release notes), and sntrup761 since 8.5.
+#[test]
+fn openssh_gets_ml_kem_where_it_knows_it_and_x25519_where_it_knows_sntrup_only() {
+    let Some(setting) = setting() else { return };
+    let (_, known, _) = ran(Command::new("ssh").args(["-Q", "kex"]));
+    let knows = |name: &str| known.lines().any(|line| line == name);
+    let exchange = if knows("mlkem768x25519-sha256") {
+        "kex: algorithm: mlkem768x25519-sha256"
+    } else {
+        "kex: algorithm: curve25519-sha256"
+    };
+    let (status, _, errors) = ran(setting.ssh(&[]).args(["-v", "echo"]));
+    assert_eq!(status, Some(0), "{errors}");
+    assert!(errors.contains(exchange), "{errors}");
+    let sntrup = "sntrup761x25519-sha512@openssh.com";
+    if knows(sntrup) {
+        let only = format!("KexAlgorithms={sntrup}");
+        let (status, _, errors) = ran(setting.ssh(&[]).args(["-o", &only, "echo"]));
+        assert_eq!(status, Some(255), "{errors}");
+        assert!(
+            errors.contains("no matching key exchange method found"),
+            "{errors}"
+        );
+        assert!(errors.contains("mlkem768x25519-sha256"), "{errors}");
+    }
+}
+
 #[test]
 fn the_ends_of_commands_are_told_and_their_errors_come_apart() {
     let Some(setting) = setting() else { return };

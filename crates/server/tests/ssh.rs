@@ -12,17 +12,17 @@ use pair::{TIMEOUTS, connect, rekeying, service, unencrypted};
 use proptest::prelude::*;
 use raw::{Raw, RawChannel, packet, string};
 use russh::client::{self, DisconnectReason};
-use russh::{Channel, ChannelMsg, Disconnect, Sig};
+use russh::{Channel, ChannelMsg, Disconnect, Preferred, Sig, kex};
 use setting::setting;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use wharf_server::door::Protocol;
 
-/// A client that trusts every server, counts exchanges of keys and remembers the last word.
+/// A client that trusts every server, and remembers how keys were exchanged and the last word.
 struct Client {
     told: Option<oneshot::Sender<(Disconnect, String)>>,
-    exchanges: watch::Sender<usize>,
+    exchanges: watch::Sender<Vec<String>>,
 }
 
 impl client::Handler for Client {
@@ -38,10 +38,11 @@ impl client::Handler for Client {
     async fn kex_done(
         &mut self,
         _secret: Option<&[u8]>,
-        _names: &russh::Names,
+        names: &russh::Names,
         _session: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        self.exchanges.send_modify(|count| *count += 1);
+        let kind = names.kex.as_ref().to_owned();
+        self.exchanges.send_modify(|all| all.push(kind));
         Ok(())
     }
 
@@ -64,25 +65,60 @@ async fn open(
     client::Handle<Client>,
     oneshot::Receiver<(Disconnect, String)>,
 ) {
-    let (client, said, _) = open_counting(stream).await;
+    let (client, said, _) = open_with(client::Config::default(), stream).await;
     (client, said)
 }
 
-/// The same, and how often keys have been exchanged.
-async fn open_counting(
+/// The same, and each exchange of keys by its name.
+async fn open_with(
+    config: client::Config,
     stream: DuplexStream,
 ) -> (
     client::Handle<Client>,
     oneshot::Receiver<(Disconnect, String)>,
-    watch::Receiver<usize>,
+    watch::Receiver<Vec<String>>,
 ) {
     let (told, said) = oneshot::channel();
-    let (exchanges, counted) = watch::channel(0);
-    let config = Arc::new(client::Config::default());
+    let (exchanges, made) = watch::channel(Vec::new());
     let told = Some(told);
     let client = Client { told, exchanges };
-    let opened = client::connect_stream(config, stream, client).await;
-    (opened.expect("opens"), said, counted)
+    let opened = client::connect_stream(Arc::new(config), stream, client).await;
+    (opened.expect("opens"), said, made)
+}
+
+/// A client with nothing but these exchanges of keys, by their names, and strict order.
+fn offering(exchanges: &[kex::Name]) -> client::Config {
+    let strict = [kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT];
+    let preferred = Preferred {
+        kex: exchanges.iter().copied().chain(strict).collect(),
+        ..Preferred::DEFAULT
+    };
+    client::Config {
+        preferred,
+        ..client::Config::default()
+    }
+}
+
+/// Names: draft-ietf-sshm-mlkem-hybrid-kex, RFC 8731, RFC 5656.
+#[tokio::test]
+async fn keys_are_exchanged_with_ml_kem_where_the_client_can_and_with_x25519_where_it_cannot() {
+    let setting = setting().await;
+    for (offered, used) in [
+        (
+            &[kex::MLKEM768X25519_SHA256, kex::CURVE25519][..],
+            "mlkem768x25519-sha256",
+        ),
+        (
+            &[kex::CURVE25519, kex::ECDH_SHA2_NISTP256][..],
+            "curve25519-sha256",
+        ),
+        (&[kex::ECDH_SHA2_NISTP256][..], "ecdh-sha2-nistp256"),
+    ] {
+        let (stream, _serving) = connect(&setting, service(&setting));
+        let (mut client, _, exchanges) = open_with(offering(offered), stream).await;
+        log_in(&mut client).await;
+        assert_eq!(*exchanges.borrow(), [used]);
+    }
 }
 
 /// The client asks for new keys after a gigabyte only.
@@ -91,7 +127,7 @@ async fn the_server_exchanges_keys_anew_by_bytes_and_nothing_is_lost() {
     let setting = setting().await;
     let often = rekeying(&setting, 1 << 20, Duration::from_secs(3600));
     let (stream, _serving) = connect(&setting, often);
-    let (mut client, _, exchanges) = open_counting(stream).await;
+    let (mut client, _, exchanges) = open_with(client::Config::default(), stream).await;
     log_in(&mut client).await;
     let content: Vec<u8> = (0..20_000_000u32)
         .map(|number| (number % 251) as u8)
@@ -110,7 +146,7 @@ async fn the_server_exchanges_keys_anew_by_bytes_and_nothing_is_lost() {
         }
     }
     assert!(came == content, "{} bytes", came.len());
-    let exchanges = *exchanges.borrow();
+    let exchanges = exchanges.borrow().len();
     assert!(exchanges >= 20, "{exchanges}");
 }
 
@@ -119,9 +155,9 @@ async fn the_server_exchanges_keys_anew_by_time_while_nothing_happens() {
     let setting = setting().await;
     let often = rekeying(&setting, 1 << 30, Duration::from_millis(200));
     let (stream, _serving) = connect(&setting, often);
-    let (mut client, _, mut exchanges) = open_counting(stream).await;
+    let (mut client, _, mut exchanges) = open_with(client::Config::default(), stream).await;
     log_in(&mut client).await;
-    let thrice = exchanges.wait_for(|count| *count >= 3);
+    let thrice = exchanges.wait_for(|all| all.len() >= 3);
     thrice.await.expect("the client is there");
     // And the connection works on.
     assert!(runs(&client, "true").await.wait().await.is_some());
