@@ -608,6 +608,10 @@ fn lost() -> Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::task::JoinHandle;
+    use wharf_model::Refusal;
+    use wharf_testkit::{ArrangedStorage, Counts};
+    use wharf_vfs::{Ledger, UsageJournal};
 
     #[test]
     fn only_the_language_and_the_terminal_are_set_by_clients() {
@@ -628,6 +632,127 @@ mod tests {
         assert_eq!(names, ["LANG", "LC_ALL", "TERM"]);
         let many = (0..100).map(|_| set("LC_ALL", "C")).collect();
         assert_eq!(environment(many).len(), MAX_VARIABLES);
+    }
+
+    struct Forgetful;
+
+    impl UsageJournal for Forgetful {
+        fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn save(&self, _usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    /// A command whose home is counted as a test has it.
+    struct Watched {
+        counts: Counts,
+        /// The session's hold on it.
+        requests: Option<mpsc::Sender<String>>,
+        /// The supervisor's end.
+        supervisor: Channel,
+        ending: JoinHandle<Ending>,
+        started: Instant,
+    }
+
+    impl Watched {
+        /// With a quota of ten bytes, and `bytes` in the home.
+        async fn with(bytes: u64) -> Self {
+            let counts = Counts::of(Usage { bytes, files: 1 });
+            let storage = Arc::new(ArrangedStorage::counted(counts.clone()));
+            let ledger = Ledger::new(Usage::ZERO, true, Box::new(Forgetful));
+            let home = Home::new(storage, ledger);
+            let (ours, theirs) = wire::pair().expect("a pair");
+            let warden = Warden {
+                control: Channel::new(ours).expect("a socket"),
+                quota: QuotaLimits {
+                    bytes: Some(10),
+                    files: None,
+                },
+                count_interval: INTERVAL,
+                activity: home.ledger().begin_foreign().await.expect("a journal"),
+                home,
+            };
+            let (requests, taken) = mpsc::channel(MAX_REQUESTS);
+            Self {
+                counts,
+                requests: Some(requests),
+                supervisor: Channel::new(theirs).expect("a socket"),
+                ending: tokio::spawn(warden.watch(taken)),
+                started: Instant::now(),
+            }
+        }
+
+        async fn told(&self) -> Instruction {
+            // By a clock that runs on when nothing else can.
+            let coming = tokio::time::timeout(INTERVAL / 2, self.supervisor.receive());
+            let message = coming.await.expect("told").expect("receives");
+            message.expect("goes on").parse().expect("an instruction")
+        }
+
+        async fn ends(&self, reason: Option<Reason>) {
+            let status = Status::Exited(0);
+            let ended = Report::Ended(Outcome { status, reason });
+            self.supervisor.tell(&ended).await.expect("tells");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn signals_and_the_end_of_the_client_are_heard_while_a_home_is_counted() {
+        let mut watched = Watched::with(5).await;
+        watched.counts.begun().await;
+        assert_eq!(watched.started.elapsed(), INTERVAL);
+        let requests = watched.requests.as_ref().expect("open");
+        requests.send("HUP".to_owned()).await.expect("taken");
+        let told = watched.told().await;
+        assert!(
+            matches!(&told, Instruction::Signal(name) if name == "HUP"),
+            "{told:?}"
+        );
+        watched.requests = None;
+        let told = watched.told().await;
+        assert!(matches!(told, Instruction::End(Reason::Gone)), "{told:?}");
+        // None of that took any time: the count goes on.
+        assert_eq!(watched.started.elapsed(), INTERVAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_command_waits_ten_seconds_for_the_last_count_and_no_longer() {
+        let watched = Watched::with(11).await;
+        watched.ends(None).await;
+        watched.counts.begun().await;
+        let ending = watched.ending.await.expect("no panic");
+        assert_eq!(watched.started.elapsed(), Duration::from_secs(10));
+        assert_eq!((ending.exit, ending.notice), (Exit::Status(0), None));
+        // One that is counted in time is told that it is over its quota.
+        let watched = Watched::with(11).await;
+        watched.ends(None).await;
+        watched.counts.begun().await;
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        watched.counts.end();
+        let ending = watched.ending.await.expect("no panic");
+        assert!(ending.notice.expect("told").contains("over quota"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_counts_take_a_twentieth_of_the_time_and_the_first_one_over_the_quota_ends_it() {
+        let watched = Watched::with(11).await;
+        watched.counts.begun().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        watched.counts.end();
+        let told = watched.told().await;
+        assert!(matches!(told, Instruction::End(Reason::Quota)), "{told:?}");
+        let watched = Watched::with(10).await;
+        watched.counts.begun().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        watched.counts.end();
+        watched.counts.begun().await;
+        let expected = INTERVAL + Duration::from_secs(60 + 20 * 60);
+        assert_eq!(watched.started.elapsed(), expected);
     }
 
     #[test]
