@@ -8,16 +8,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pair::{TIMEOUTS, connect, rekeying, service, unencrypted};
+use futures_util::future::BoxFuture;
+use pair::{TIMEOUTS, config, connect, rekeying, service, unencrypted};
 use proptest::prelude::*;
 use raw::{Raw, RawChannel, packet, string};
 use russh::client::{self, DisconnectReason};
 use russh::{Channel, ChannelMsg, Disconnect, Preferred, Sig, kex};
-use setting::setting;
+use setting::{setting, setting_of};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use wharf_accounts::{Account, ExecPolicy};
 use wharf_server::door::Protocol;
+use wharf_server::ftp::PassivePorts;
+use wharf_server::process::{
+    Invocation, Process, ProcessControl, ProcessError, ProcessRunner, TerminalSize,
+};
+use wharf_server::ssh::SshService;
+use wharf_vfs::Home;
 
 /// A client that trusts every server, and remembers how keys were exchanged and the last word.
 struct Client {
@@ -256,6 +264,66 @@ async fn what_a_command_does_that_reads_no_input_ends_with_its_channel() {
     serving.await.expect("no panic").expect("over TCP");
     // Not the five seconds that one may take to leave things tidy.
     assert!(started.elapsed() < Duration::from_secs(4));
+}
+
+/// Runs for ever and tells the sizes of its terminal.
+struct Sizes(mpsc::UnboundedSender<(u32, u32)>);
+
+impl ProcessRunner for Sizes {
+    fn start<'a>(
+        &'a self,
+        _account: &'a Account,
+        _home: &'a Arc<Home>,
+        _invocation: Invocation,
+    ) -> BoxFuture<'a, Result<Process, ProcessError>> {
+        let control = Box::new(Self(self.0.clone()));
+        Box::pin(async {
+            Ok(Process {
+                stdin: Box::new(tokio::io::sink()),
+                stdout: Box::new(tokio::io::empty()),
+                stderr: None,
+                notice: None,
+                control,
+                ending: Box::pin(std::future::pending()),
+            })
+        })
+    }
+}
+
+impl ProcessControl for Sizes {
+    fn resize(&self, size: TerminalSize) {
+        let _ = self.0.send((size.columns, size.rows));
+    }
+
+    fn signal(&self, _name: &str) {}
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_asked_for_too_late_is_refused_and_changes_nothing() {
+    let setting = setting_of(ExecPolicy::Shell, PassivePorts(0..=0), None).await;
+    let (sizes, mut seen) = mpsc::unbounded_channel();
+    let door = Arc::clone(&setting.door);
+    let service = SshService::new(&config(), door, Arc::new(Sizes(sizes)));
+    let (stream, _serving) = connect(&setting, service);
+    let (mut client, _) = open(stream).await;
+    log_in(&mut client).await;
+    let mut channel = client.channel_open_session().await.expect("opens");
+    for (columns, is_done) in [(80, true), (81, true), (100, false)] {
+        let asked = channel.request_pty(true, "xterm", columns, 24, 0, 0, &[]);
+        asked.await.expect("sends");
+        let answer = channel.wait().await;
+        assert_eq!(
+            matches!(answer, Some(ChannelMsg::Success)),
+            is_done,
+            "{answer:?}"
+        );
+        if columns == 81 {
+            channel.exec(true, "top").await.expect("sends");
+            assert!(matches!(channel.wait().await, Some(ChannelMsg::Success)));
+        }
+    }
+    channel.window_change(132, 43, 0, 0).await.expect("sends");
+    assert_eq!(seen.recv().await, Some((132, 43)));
 }
 
 /// The name of the signal that ended what ran on `channel`.

@@ -271,13 +271,18 @@ impl Session {
         true
     }
 
-    /// Changes what a channel gets, if nothing runs on it yet; whether it was done.
-    fn set_up(&self, id: ChannelId, change: impl FnOnce(&mut Setup) -> bool) -> bool {
+    /// Changes what a channel gets, and the size of its terminal, if nothing runs on it yet;
+    /// whether it was done.
+    fn set_up(
+        &self,
+        id: ChannelId,
+        change: impl FnOnce(&mut Setup, &watch::Sender<TerminalSize>) -> bool,
+    ) -> bool {
         let mut channels = self.channels.lock();
-        let setup = channels
-            .get_mut(&id)
-            .and_then(|channel| channel.setup.as_mut());
-        setup.is_some_and(change)
+        channels.get_mut(&id).is_some_and(|channel| {
+            let setup = channel.setup.as_mut();
+            setup.is_some_and(|setup| change(setup, &channel.size))
+        })
     }
 }
 
@@ -467,34 +472,24 @@ impl Handler for Session {
         peer: &mut Peer,
     ) -> Result<(), Self::Error> {
         let restricted = self.login.as_ref().is_none_or(|login| login.key.restricted);
-        let done = !restricted && is_value(kind) && {
-            let size = TerminalSize {
-                columns,
-                rows,
-                width,
-                height,
-            };
-            let receiver = {
-                let channels = self.channels.lock();
-                channels.get(&id).map(|channel| {
-                    channel.size.send_replace(size);
-                    channel.size.subscribe()
-                })
-            };
-            receiver.is_some_and(|size| {
-                self.set_up(id, |setup| {
-                    setup.terminal = Some(Terminal {
-                        kind: kind.to_owned(),
-                        size,
-                        modes: modes
-                            .iter()
-                            .map(|(mode, value)| (*mode as u8, *value))
-                            .collect(),
-                    });
-                    true
-                })
-            })
+        let size = TerminalSize {
+            columns,
+            rows,
+            width,
+            height,
         };
+        let modes = || modes.iter().map(|(mode, value)| (*mode as u8, *value));
+        let done = !restricted
+            && is_value(kind)
+            && self.set_up(id, |setup, sizes| {
+                sizes.send_replace(size);
+                setup.terminal = Some(Terminal {
+                    kind: kind.to_owned(),
+                    size: sizes.subscribe(),
+                    modes: modes().collect(),
+                });
+                true
+            });
         answer(id, done, peer)
     }
 
@@ -528,7 +523,7 @@ impl Handler for Session {
     ) -> Result<(), Self::Error> {
         let done = is_variable(name)
             && is_value(value)
-            && self.set_up(id, |setup| {
+            && self.set_up(id, |setup, _| {
                 setup.environment.retain(|(known, _)| known != name);
                 if setup.environment.len() >= MAX_VARIABLES {
                     return false;

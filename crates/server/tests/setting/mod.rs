@@ -85,6 +85,15 @@ pub(crate) async fn setting_with(tls: Option<FtpTls>) -> Setting {
 }
 
 pub(crate) async fn setting_on(passive_ports: PassivePorts, tls: Option<FtpTls>) -> Setting {
+    setting_of(ExecPolicy::Builtin, passive_ports, tls).await
+}
+
+/// What alice may run is this.
+pub(crate) async fn setting_of(
+    exec: ExecPolicy,
+    passive_ports: PassivePorts,
+    tls: Option<FtpTls>,
+) -> Setting {
     let directory = tempfile::tempdir().expect("a directory");
     let store = SqliteStore::open(&directory.path().join("wharf.db"))
         .await
@@ -97,7 +106,7 @@ pub(crate) async fn setting_on(passive_ports: PassivePorts, tls: Option<FtpTls>)
         "/nowhere".into(),
         SystemTime::UNIX_EPOCH,
     );
-    alice.exec = ExecPolicy::Builtin;
+    alice.exec = exec;
     store.insert(alice, hash).await.expect("inserts");
 
     let root = Dir::open_ambient_dir(directory.path(), ambient_authority()).expect("a directory");
