@@ -9,7 +9,7 @@ use wharf_vfs::Download;
 use super::interpreter::Interpreter;
 use super::quote::{quoted, quoted_if_needed};
 use super::streams::{PIECE_BYTES, Streams};
-use super::table::{Arguments, Context, Outcome, Spec, Syntax, flag, log, valued};
+use super::table::{Arguments, Context, Outcome, Spec, Syntax, flag, log, optional, valued};
 use super::{ExitStatus, refusal};
 
 /// Most bytes that `tail` keeps of what it cannot read backwards.
@@ -172,6 +172,8 @@ pub(super) static TAIL: Spec = Spec {
         ),
         flag("q", "quiet", "no names between files"),
         flag("v", "verbose", "names even with one file"),
+        flag("fF", "", "not offered: no file is followed"),
+        optional("follow", "HOW", "the same"),
     ]),
     misuse: ExitStatus::FAILURE,
     run: |context, arguments| Box::pin(tail(context, arguments)),
@@ -205,9 +207,11 @@ impl Amount {
             "n" => (Unit::Lines, "lines"),
             _ => (Unit::Bytes, "bytes"),
         };
-        let (from_start, digits) = match text.strip_prefix(b"+") {
-            Some(digits) => (true, digits),
-            None => (false, text),
+        let (from_start, digits) = match text {
+            [b'+', digits @ ..] => (true, digits),
+            // To `tail` the sign says nothing, and `head` has none.
+            [b'-', digits @ ..] => (false, digits),
+            digits => (false, digits),
         };
         let count = parse_count(digits)
             .ok_or_else(|| format!("invalid number of {name}: {}", quoted(text)))?;
@@ -275,7 +279,18 @@ impl Titles {
     }
 }
 
+/// Whether the number has a minus: to `head`, all but the last ones.
+fn is_negative(arguments: &Arguments) -> bool {
+    let amount = arguments.last_of(&["n", "c"]);
+    amount.is_some_and(|(_, text)| text.starts_with(b"-"))
+}
+
 async fn head(mut context: Context<'_>, arguments: Arguments) -> Outcome {
+    if is_negative(&arguments) {
+        let why =
+            "all but the last of a file (-N) is not offered; without a sign N counts the first";
+        return context.misused(why).await;
+    }
     let amount = match Amount::of(&arguments) {
         Ok(amount) if !amount.from_start => amount,
         Ok(_) => return context.misused("a number with '+' is for tail").await,
@@ -356,6 +371,11 @@ fn skip(piece: &[u8], unit: Unit, left: &mut u64) -> usize {
 }
 
 async fn tail(mut context: Context<'_>, arguments: Arguments) -> Outcome {
+    if arguments.has("f") || arguments.has("follow") {
+        let why =
+            "following a file is not offered; `tail -c +N` shows what is new behind N - 1 bytes";
+        return context.misused(why).await;
+    }
     let amount = match Amount::of(&arguments) {
         Ok(amount) => amount,
         Err(why) => {

@@ -44,6 +44,7 @@ const SAME: &[&str] = &[
     "head -n x lines; echo $?",
     "tail lines",
     "tail -n 3 lines a.txt",
+    "tail -n -3 lines; tail -c -3 lines",
     "tail -n +28 lines",
     "tail -c 5 lines",
     "tail -c +80 lines",
@@ -154,6 +155,31 @@ async fn commands_do_and_say_what_the_real_tools_do() {
         }
     }
     assert!(different.is_empty(), "\n{}", different.join("\n"));
+}
+
+#[tokio::test]
+async fn what_head_and_tail_do_not_offer_they_say() {
+    let room = Room::furnished().await;
+    for line in [
+        "head -n -3 lines",
+        "head -c-5 lines",
+        "head --lines=-1 lines",
+    ] {
+        let ran = room.run(line, b"").await;
+        assert_eq!((ran.status, ran.text()), (1, String::new()), "{line}");
+        let expected = "head: all but the last of a file (-N) is not offered";
+        assert!(ran.error_text().starts_with(expected), "{line}: {ran:?}");
+    }
+    for line in [
+        "tail -f lines",
+        "tail -n 3 -F lines",
+        "tail --follow=name lines",
+    ] {
+        let ran = room.run(line, b"").await;
+        assert_eq!((ran.status, ran.text()), (1, String::new()), "{line}");
+        let expected = "tail: following a file is not offered";
+        assert!(ran.error_text().starts_with(expected), "{line}: {ran:?}");
+    }
 }
 
 #[tokio::test]
