@@ -314,6 +314,45 @@ fn a_shell_at_a_terminal_is_the_servers() {
     setting.at_terminal(&script, &["exec", &setting.url("")]);
 }
 
+/// Waits for the prompt, and opens the terminal's other side, which tells whether it is raw.
+const LINE: &str = r#"
+import signal
+expect(b"/$ ")
+line = os.open(os.readlink(f"/proc/{pid}/fd/0"), os.O_RDWR | os.O_NOCTTY)
+def is_raw(): return not termios.tcgetattr(line)[3] & (termios.ECHO | termios.ICANON)
+"#;
+
+#[test]
+fn a_server_that_hangs_is_left_with_a_tilde_and_the_terminal_is_as_before() {
+    let setting = setting(&["--exec", "builtin"]);
+    if !has_program("python3") {
+        return;
+    }
+    let server = setting.server.pid();
+    let script = format!(
+        "{EXPECT}{LINE}\nif not is_raw(): fail('cooked')\n\
+         send(b\"~?\")\nexpect(b\"closes the connection\")\nsend(b\"~~x\\r\")\nexpect(b\"~x\")\n\
+         os.kill({server}, signal.SIGSTOP)\nsend(b\"not taken\\r~.\")\nend(255)\n\
+         os.kill({server}, signal.SIGCONT)\nif is_raw(): fail('raw')\n"
+    );
+    setting.at_terminal(&script, &["exec", &setting.url("")]);
+}
+
+#[test]
+fn a_signal_puts_the_terminal_back_and_is_told_by_the_exit_code() {
+    let setting = setting(&["--exec", "builtin"]);
+    if !has_program("python3") {
+        return;
+    }
+    for (name, code) in [("HUP", 129), ("INT", 130), ("QUIT", 131), ("TERM", 143)] {
+        let script = format!(
+            "{EXPECT}{LINE}\nif not is_raw(): fail('cooked')\n\
+             os.kill(pid, signal.SIG{name})\nend({code})\nif is_raw(): fail('raw')\n"
+        );
+        setting.at_terminal(&script, &["exec", &setting.url("")]);
+    }
+}
+
 #[test]
 fn a_password_comes_from_the_url_the_environment_or_netrc() {
     let setting = setting(&[]);

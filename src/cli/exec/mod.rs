@@ -1,18 +1,23 @@
 //! `wharf exec`.
 
+mod escape;
+
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use wharf_client::{
     ClientError, CommandEnd, CommandEvent, CommandInput, CommandOutput, CommandRequest, RemoteUrl,
     Scheme, Terminal, TerminalSize,
 };
 
+use self::escape::{Escapes, HELP};
 use crate::cli::CliError;
 use crate::cli::site::{SiteArgs, UrlArgument, runtime, start_output};
 
@@ -22,6 +27,9 @@ use crate::cli::site::{SiteArgs, UrlArgument, runtime, start_output};
 The words of the command are joined by spaces and read by the account's shell on the server, as ssh(1) does it. Standard
 input, output and error are the command's; the exit code is the command's too, 128 and the signal's number if one ended
 it, 141 where nobody reads its output any more, and 255 where Wharf itself failed.
+
+With a terminal, `~.` at the start of a line closes the connection, also to a server that hangs (exit code 255); `~?` shows
+what else there is.
 
 Examples:
   wharf exec sftp://alice@files.example -- df -h
@@ -66,15 +74,22 @@ fn run_command(args: &Args) -> Result<u8, CliError> {
     let result = runtime.block_on(async {
         let (input, output) = server.run(&request).await?;
         // After the login, which may ask a person something.
-        let raw = request.terminal.as_ref().and_then(|_| RawMode::enter());
-        let end = stream(input, output, request.terminal.is_some()).await;
+        let has_terminal = request.terminal.is_some();
+        let signals = (has_terminal && io::stdin().is_terminal()).then(DeadlySignals::hold);
+        let raw = signals.as_ref().and_then(|_| RawMode::enter());
+        let attendance = Attendance {
+            has_terminal,
+            signals,
+        };
+        let parting = attendance.attend(input, output).await;
+        // Whatever is said now is said as before.
         drop(raw);
-        end
+        parting
     });
     // A thread that still reads standard input keeps nobody waiting.
     runtime.shutdown_background();
     result
-        .map(|end| exit_code(&end))
+        .map(|parting| exit_code(&parting))
         .map_err(|error| match &error {
             ClientError::Local { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {
                 CliError::Unread
@@ -104,31 +119,97 @@ fn request(args: &Args, url: &RemoteUrl) -> Result<CommandRequest, CliError> {
     Ok(CommandRequest { line, terminal })
 }
 
-/// Moves bytes both ways until the command is over.
-async fn stream(
-    input: CommandInput,
-    mut output: CommandOutput,
+/// How a command and this terminal part.
+#[derive(Debug)]
+enum Parting {
+    /// The command is over.
+    Ended(CommandEnd),
+    /// The person has left it.
+    Left,
+    /// A signal came, by its number.
+    Signal(u8),
+}
+
+/// What stands on this side of a command.
+struct Attendance {
+    /// The command has a terminal, which follows the size of this one.
     has_terminal: bool,
-) -> Result<CommandEnd, ClientError> {
-    let sending = async {
-        let sizes = async {
-            if has_terminal {
-                follow_size(&input).await;
+    /// Where this terminal is the command's, but for [`Escapes`].
+    signals: Option<DeadlySignals>,
+}
+
+impl Attendance {
+    /// Moves bytes both ways until the command is over, or the person leaves it.
+    async fn attend(
+        mut self,
+        input: CommandInput,
+        mut output: CommandOutput,
+    ) -> Result<Parting, ClientError> {
+        let leaving = Arc::new(Notify::new());
+        let pieces = match self.signals {
+            Some(_) => read_keys(Arc::clone(&leaving)),
+            None => read_standard_input(),
+        };
+        let sending = async {
+            let sizes = async {
+                if self.has_terminal {
+                    follow_size(&input).await;
+                }
+            };
+            // Its input may be over while its terminal still changes.
+            tokio::join!(send_input(&input, pieces), sizes);
+            std::future::pending().await
+        };
+        let signalled = async {
+            match &mut self.signals {
+                Some(signals) => signals.first().await,
+                // They do what they do without us.
+                None => std::future::pending().await,
             }
         };
-        // Its input may be over while its terminal still changes.
-        tokio::join!(send_input(&input), sizes);
-        std::future::pending().await
-    };
-    tokio::select! {
-        end = show_output(&mut output) => end,
-        never = sending => never,
+        tokio::select! {
+            end = show_output(&mut output) => end.map(Parting::Ended),
+            () = leaving.notified() => Ok(Parting::Left),
+            number = signalled => Ok(Parting::Signal(number)),
+            never = sending => never,
+        }
+    }
+}
+
+/// The signals that would end this process and leave its terminal raw, with their numbers.
+struct DeadlySignals(Vec<(u8, Signal)>);
+
+impl DeadlySignals {
+    /// From now on they end nothing by themselves.
+    fn hold() -> Self {
+        let names = ["HUP", "INT", "QUIT", "TERM"];
+        let numbers = names.into_iter().filter_map(number_of);
+        let held = numbers.filter_map(|number| {
+            let signals = signal(SignalKind::from_raw(number.into())).ok()?;
+            Some((number, signals))
+        });
+        Self(held.collect())
+    }
+
+    /// The number of the first one that comes.
+    async fn first(&mut self) -> u8 {
+        if self.0.is_empty() {
+            return std::future::pending().await;
+        }
+        let waits = self.0.iter_mut().map(|(number, signals)| {
+            Box::pin(async move {
+                if signals.recv().await.is_none() {
+                    std::future::pending::<()>().await;
+                }
+                *number
+            })
+        });
+        futures_util::future::select_all(waits).await.0
     }
 }
 
 /// Sends standard input, and its end. A command that reads no more is no failure.
-async fn send_input(input: &CommandInput) {
-    let mut pieces = read_standard_input();
+async fn send_input(input: &CommandInput, mut pieces: mpsc::Receiver<Bytes>) {
     while let Some(piece) = pieces.recv().await {
         if input.write(piece).await.is_err() {
             return;
@@ -153,6 +234,40 @@ fn read_standard_input() -> mpsc::Receiver<Bytes> {
             };
             let piece = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
             if sender.blocking_send(piece).is_err() {
+                return;
+            }
+        }
+    });
+    pieces
+}
+
+/// What is typed for the command, piece by piece, by a thread as above; `leaving` is told of
+/// `~.`, whether the command takes anything or not. Where it has not taken thousands of keys,
+/// further ones are dropped, as a terminal drops them that nobody reads (termios(3), `IMAXBEL`).
+fn read_keys(leaving: Arc<Notify>) -> mpsc::Receiver<Bytes> {
+    let (sender, pieces) = mpsc::channel(KEYS);
+    std::thread::spawn(move || {
+        let mut source = io::stdin();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut escapes = Escapes::new();
+        loop {
+            let count = match source.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return,
+            };
+            let typed = escapes.take(buffer.get(..count).unwrap_or_default());
+            if typed.asks {
+                eprint!("{HELP}");
+            }
+            if !typed.for_command.is_empty()
+                && let Err(TrySendError::Closed(_)) = sender.try_send(typed.for_command.into())
+            {
+                return;
+            }
+            if typed.leaves {
+                leaving.notify_one();
                 return;
             }
         }
@@ -194,17 +309,29 @@ fn write(to: &mut impl io::Write, bytes: &[u8]) -> Result<(), ClientError> {
     )
 }
 
-fn exit_code(end: &CommandEnd) -> u8 {
+fn exit_code(parting: &Parting) -> u8 {
+    let end = match parting {
+        Parting::Ended(end) => end,
+        Parting::Left => {
+            eprintln!("wharf: left with ~.; the connection is closed");
+            return OWN_FAILURE;
+        }
+        Parting::Signal(number) => return 128 + number,
+    };
     match end {
         // As wait(2) has it, a status is eight bits.
         CommandEnd::Status(status) => u8::try_from(status & 0xff).unwrap_or(OWN_FAILURE),
         CommandEnd::Signal(name) => {
             eprintln!("wharf: the command was ended by SIG{name}");
-            let number = SIGNALS.iter().find(|(known, _)| known == name);
-            number.map_or(OWN_FAILURE, |(_, number)| 128 + number)
+            number_of(name).map_or(OWN_FAILURE, |number| 128 + number)
         }
         CommandEnd::Untold => OWN_FAILURE,
     }
+}
+
+fn number_of(signal: &str) -> Option<u8> {
+    let known = SIGNALS.iter().find(|(known, _)| *known == signal);
+    known.map(|(_, number)| *number)
 }
 
 fn terminal_size() -> Option<TerminalSize> {
@@ -267,19 +394,22 @@ const BUFFER_BYTES: usize = 32 * 1024;
 /// Pieces of standard input on their way.
 const PIECES: usize = 4;
 
+/// Pieces of what is typed on their way: single keys, or what was pasted.
+const KEYS: usize = 4096;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_exit_code_is_the_commands() {
-        assert_eq!(exit_code(&CommandEnd::Status(0)), 0);
-        assert_eq!(exit_code(&CommandEnd::Status(3)), 3);
-        assert_eq!(exit_code(&CommandEnd::Signal("KILL".to_owned())), 137);
-        assert_eq!(
-            exit_code(&CommandEnd::Signal("ODD@example".to_owned())),
-            255
-        );
-        assert_eq!(exit_code(&CommandEnd::Untold), 255);
+        let code = |end| exit_code(&Parting::Ended(end));
+        assert_eq!(code(CommandEnd::Status(0)), 0);
+        assert_eq!(code(CommandEnd::Status(3)), 3);
+        assert_eq!(code(CommandEnd::Signal("KILL".to_owned())), 137);
+        assert_eq!(code(CommandEnd::Signal("ODD@example".to_owned())), 255);
+        assert_eq!(code(CommandEnd::Untold), 255);
+        assert_eq!(exit_code(&Parting::Left), 255);
+        assert_eq!(exit_code(&Parting::Signal(15)), 143);
     }
 }
