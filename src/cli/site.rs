@@ -17,7 +17,7 @@ use wharf_model::{ByteSize, Secret, VirtualPath, escape_for_display};
 use crate::cli::CliError;
 use crate::cli::output::{Output, Style};
 use crate::cli::ssh::SshArgs;
-use crate::cli::trust::TlsArgs;
+use crate::cli::trust::{TlsArgs, TrustArgs};
 
 /// The environment variable that may hold the password.
 const PASSWORD_VARIABLE: &str = "WHARF_PASSWORD";
@@ -31,23 +31,32 @@ pub(super) struct SiteArgs {
     /// Show results and troubles only
     #[arg(long, short, conflicts_with = "json")]
     quiet: bool,
-    /// Log commands and reply codes on standard error
-    #[arg(long, short)]
-    verbose: bool,
-    /// Let the server open the data connections (PORT, EPRT)
-    #[arg(long)]
-    active: bool,
-    /// Longest silence of the server, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
-    timeout: u64,
+    #[command(flatten)]
+    access: AccessArgs,
     /// How often to try again after a passing failure
     #[arg(long, value_name = "N", default_value_t = 5)]
     retries: u32,
+    /// Let the server open the data connections (PORT, EPRT)
+    #[arg(long)]
+    active: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
+}
+
+/// How to reach a server and log in to it: all that there is to say of one over SSH.
+#[derive(clap::Args, Debug, Clone)]
+pub(super) struct AccessArgs {
+    /// Log commands and reply codes on standard error
+    #[arg(long, short)]
+    verbose: bool,
+    /// Longest silence of the server, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
     /// Where passwords are looked up [default: ~/.netrc]
     #[arg(long, value_name = "FILE")]
     netrc_file: Option<PathBuf>,
     #[command(flatten)]
-    tls: TlsArgs,
+    trust: TrustArgs,
     #[command(flatten)]
     ssh: SshArgs,
 }
@@ -119,21 +128,8 @@ impl SiteArgs {
             ));
         }
         // Says no to --tls.
-        self.tls.encryption(url.scheme)?;
-        let password = |user: &str| known_password(self, url, user);
-        self.ssh
-            .server(url, self.tls.known_hosts(), self.deadlines(), password)
-    }
-
-    fn deadlines(&self) -> Deadlines {
-        let silence = Duration::from_secs(self.timeout);
-        let deadlines = Deadlines::default();
-        Deadlines {
-            connect: silence.min(deadlines.connect),
-            reply: silence,
-            data_connect: silence.min(deadlines.data_connect),
-            stall: silence,
-        }
+        self.tls.encryption(url.scheme, &self.access.trust)?;
+        self.access.ssh_server(url)
     }
 
     /// How to reach the FTP server of `url` and log in to it. May ask for a password.
@@ -151,20 +147,47 @@ impl SiteArgs {
         &self,
         url: &RemoteUrl,
     ) -> Result<(FtpServer, Option<MissingPassword>), CliError> {
-        let (credentials, missing) = credentials(self, url)?;
+        let (credentials, missing) = credentials(&self.access, url)?;
         let server = FtpServer {
             host: url.host.clone(),
             port: url.port,
             credentials,
-            deadlines: self.deadlines(),
+            deadlines: self.access.deadlines(),
             data_mode: if self.active {
                 DataMode::Active
             } else {
                 DataMode::Passive
             },
-            encryption: self.tls.encryption(url.scheme)?,
+            encryption: self.tls.encryption(url.scheme, &self.access.trust)?,
         };
         Ok((server, missing))
+    }
+}
+
+impl AccessArgs {
+    /// As [`SiteArgs::ssh_server`].
+    pub(super) fn ssh_server(&self, url: &RemoteUrl) -> Result<SshServer, CliError> {
+        let password = |user: &str| known_password(self, url, user);
+        self.ssh
+            .server(url, self.trust.known_hosts(), self.deadlines(), password)
+    }
+
+    /// Starts the log, if it is asked for.
+    pub(super) fn start_log(&self) {
+        if self.verbose {
+            crate::logging::start_client();
+        }
+    }
+
+    fn deadlines(&self) -> Deadlines {
+        let silence = Duration::from_secs(self.timeout);
+        let deadlines = Deadlines::default();
+        Deadlines {
+            connect: silence.min(deadlines.connect),
+            reply: silence,
+            data_connect: silence.min(deadlines.data_connect),
+            stall: silence,
+        }
     }
 }
 
@@ -430,9 +453,7 @@ pub(super) fn tell_program(output: &Output, result: &Result<(), CliError>) {
 
 /// The output that `args` ask for; starts the log too.
 pub(super) fn start_output(args: &SiteArgs) -> Arc<Output> {
-    if args.verbose {
-        crate::logging::start_client();
-    }
+    args.access.start_log();
     Arc::new(Output::new(match (args.json, args.quiet) {
         (true, _) => Style::Json,
         (false, true) => Style::Quiet,
@@ -465,7 +486,7 @@ pub(super) fn cancel_on_interrupt() -> CancellationToken {
 
 /// User and password: from the URL, the environment or `.netrc`. A password that none of them has can be asked for.
 fn credentials(
-    args: &SiteArgs,
+    args: &AccessArgs,
     url: &RemoteUrl,
 ) -> Result<(Credentials, Option<MissingPassword>), CliError> {
     use std::os::unix::ffi::OsStringExt as _;
@@ -506,7 +527,7 @@ fn credentials(
 
 /// The password that the URL, the environment or `.netrc` has for `user`; nobody is asked.
 fn known_password(
-    args: &SiteArgs,
+    args: &AccessArgs,
     url: &RemoteUrl,
     user: &str,
 ) -> Result<Option<Secret<Vec<u8>>>, CliError> {
@@ -555,7 +576,7 @@ impl MissingPassword {
     clippy::disallowed_methods,
     reason = "the user's own file, named on the command line or by convention"
 )]
-fn read_netrc(args: &SiteArgs) -> Result<Option<String>, CliError> {
+fn read_netrc(args: &AccessArgs) -> Result<Option<String>, CliError> {
     let path = match &args.netrc_file {
         Some(path) => path.clone(),
         None => match std::env::home_dir() {
@@ -655,7 +676,7 @@ mod tests {
     #[derive(clap::Parser)]
     struct Line {
         #[command(flatten)]
-        args: SiteArgs,
+        args: AccessArgs,
     }
 
     #[test]

@@ -36,12 +36,17 @@ pub(super) struct TlsArgs {
     /// Private key of --cert (PEM)
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
-    /// Trust a server that nothing vouches for when it is met for the first time, and remember it
-    #[arg(long)]
-    accept_new: bool,
     /// Take listings and files for whole that end without TLS's close_notify: somebody may have cut them
     #[arg(long)]
     tolerate_bare_end: bool,
+}
+
+/// Which servers are known.
+#[derive(clap::Args, Debug, Clone)]
+pub(super) struct TrustArgs {
+    /// Trust a server that nothing vouches for when it is met for the first time, and remember it
+    #[arg(long)]
+    accept_new: bool,
     /// Where servers are remembered [default: ~/.config/wharf/known_hosts]
     #[arg(long, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
@@ -59,8 +64,12 @@ enum TlsPolicy {
 }
 
 impl TlsArgs {
-    /// What to do with a server of this scheme; `None` is no encryption.
-    pub(super) fn encryption(&self, scheme: Scheme) -> Result<Option<Arc<Encryption>>, CliError> {
+    /// What to do with a server of this scheme, known or not; `None` is no encryption.
+    pub(super) fn encryption(
+        &self,
+        scheme: Scheme,
+        known: &TrustArgs,
+    ) -> Result<Option<Arc<Encryption>>, CliError> {
         let policy = match (scheme, self.tls) {
             (Scheme::Sftp, None) => return Ok(None),
             (Scheme::Sftp, Some(_)) => {
@@ -91,7 +100,7 @@ impl TlsArgs {
             policy,
             roots,
             identity,
-            trust: Arc::new(self.known_hosts()),
+            trust: Arc::new(known.known_hosts()),
             bare_end: if self.tolerate_bare_end {
                 BareEnd::Tolerated
             } else {
@@ -102,7 +111,7 @@ impl TlsArgs {
     }
 }
 
-impl TlsArgs {
+impl TrustArgs {
     /// Wharf's own file of known hosts, and whether new servers are trusted.
     pub(super) fn known_hosts(&self) -> KnownHosts {
         KnownHosts {

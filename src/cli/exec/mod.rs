@@ -19,7 +19,7 @@ use wharf_client::{
 
 use self::escape::{Escapes, HELP};
 use crate::cli::CliError;
-use crate::cli::site::{SiteArgs, UrlArgument, runtime, start_output};
+use crate::cli::site::{AccessArgs, UrlArgument, runtime};
 
 /// Options of `wharf exec`.
 #[derive(clap::Args)]
@@ -38,7 +38,7 @@ Examples:
   wharf exec sftp://alice@files.example")]
 pub(crate) struct Args {
     #[command(flatten)]
-    site: SiteArgs,
+    access: AccessArgs,
     /// Give the command a terminal [default: only where no command is given]
     #[arg(long, short = 't')]
     terminal: bool,
@@ -66,10 +66,10 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
 }
 
 fn run_command(args: &Args) -> Result<u8, CliError> {
-    start_output(&args.site);
+    args.access.start_log();
     let url = args.url.parse()?;
     let request = request(args, &url)?;
-    let server = args.site.ssh_server(&url)?;
+    let server = args.access.ssh_server(&url)?;
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let (input, output) = server.run(&request).await?;
@@ -400,6 +400,35 @@ const KEYS: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn options_of_ftp_and_of_transfers_are_neither_shown_nor_taken() {
+        use clap::{CommandFactory as _, Parser as _};
+        let help = Line::command().render_long_help().to_string();
+        for option in ["--timeout", "--accept-new", "--identity", "--terminal"] {
+            assert!(help.contains(option), "{option}: {help}");
+        }
+        for option in [
+            "--active",
+            "--tls=off",
+            "--json",
+            "--retries=1",
+            "--tolerate-bare-end",
+        ] {
+            let name = option.split('=').next().expect("a name");
+            assert!(!help.contains(name), "{name}: {help}");
+            let taken = Line::try_parse_from(["exec", option, "sftp://h"]);
+            let error = taken.err().expect("refused").to_string();
+            let expected = format!("unexpected argument '{name}' found");
+            assert!(error.contains(&expected), "{error}");
+        }
+    }
 
     #[test]
     fn the_exit_code_is_the_commands() {
