@@ -165,7 +165,7 @@ pub(crate) struct Loop {
     session: Session,
     running: Option<Running>,
     /// Of transfers that have ended; closed when the client has been told.
-    rest: Rest,
+    rest: Option<Box<Rest>>,
     waiting: VecDeque<Waiting>,
     drain: Drain,
     draining: bool,
@@ -213,7 +213,7 @@ impl Loop {
             control,
             session,
             running: None,
-            rest: Rest::default(),
+            rest: None,
             waiting: VecDeque::new(),
             drain,
             draining: false,
@@ -239,7 +239,7 @@ impl Loop {
             if self.control.flush().await.is_err() {
                 break;
             }
-            self.rest = Rest::default();
+            self.rest = None;
             let event = self.next_event().await;
             match self.handle(event).await {
                 Flow::Continue => {}
@@ -502,7 +502,7 @@ impl Loop {
     /// Says how a transfer went.
     fn finish(&mut self, mut finished: Finished) -> Flow {
         self.last_activity = Instant::now();
-        self.rest = std::mem::take(&mut finished.rest);
+        self.rest = finished.rest.take();
         let reply = self.session.transfer_finished(finished);
         self.control.queue(&reply);
         if self.draining {

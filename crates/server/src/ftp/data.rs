@@ -122,16 +122,19 @@ pub(crate) enum ConnectError {
 
 /// A listener that waits for one connection from the control peer. Dropped, it closes the port.
 pub(crate) enum Passive {
-    /// Nobody looks who comes.
-    Unwatched {
-        // Never locked: it makes shared what only its owner polls.
-        connecting: Mutex<Connecting>,
-        patience: Duration,
-        /// When somebody should.
-        until: Instant,
-    },
+    /// Nobody looks who comes. Boxed, so that a session without it has no room for it.
+    Unwatched(Box<Unwatched>),
     /// A task takes the peer in, and turns others away.
     Watched(AbortOnDropHandle<Result<Stream, ConnectError>>),
+}
+
+/// A port that somebody has to watch soon.
+pub(crate) struct Unwatched {
+    // Never locked: it makes shared what only its owner polls.
+    connecting: Mutex<Connecting>,
+    patience: Duration,
+    /// When somebody has to.
+    until: Instant,
 }
 
 /// What it takes to connect to the client.
@@ -226,11 +229,11 @@ impl DataChannel {
         let passive = if tls.is_some() {
             Passive::watched(connecting, patience, tls)
         } else {
-            Passive::Unwatched {
+            Passive::Unwatched(Box::new(Unwatched {
                 connecting: Mutex::new(connecting),
                 patience,
                 until: Instant::now() + HEAD_START,
-            }
+            }))
         };
         Ok((Self::Passive(passive), address))
     }
@@ -238,7 +241,7 @@ impl DataChannel {
     /// When [`Self::watch`] has to be called.
     pub(crate) fn unwatched_until(&self) -> Option<Instant> {
         match self {
-            Self::Passive(Passive::Unwatched { until, .. }) => Some(*until),
+            Self::Passive(Passive::Unwatched(port)) => Some(port.until),
             _ => None,
         }
     }
@@ -246,11 +249,10 @@ impl DataChannel {
     /// Has a task watch the port from now on.
     pub(crate) fn watch(&mut self) {
         *self = match std::mem::take(self) {
-            Self::Passive(Passive::Unwatched {
-                connecting,
-                patience,
-                ..
-            }) => Self::Passive(Passive::watched(owned(connecting), patience, None)),
+            Self::Passive(Passive::Unwatched(port)) => {
+                let patience = port.patience;
+                Self::Passive(Passive::watched(port.connecting(), patience, None))
+            }
             other => other,
         };
     }
@@ -279,9 +281,7 @@ impl DataChannel {
         let connecting = async {
             match self {
                 Self::Unset => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
-                Self::Passive(Passive::Unwatched { connecting, .. }) => {
-                    Ok(owned(connecting).await?)
-                }
+                Self::Passive(Passive::Unwatched(port)) => Ok(port.connecting().await?),
                 Self::Passive(Passive::Watched(accepting)) => {
                     accepting.await.map_err(io::Error::other)?
                 }
@@ -297,10 +297,11 @@ impl DataChannel {
     }
 }
 
-fn owned(connecting: Mutex<Connecting>) -> Connecting {
-    connecting
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
+impl Unwatched {
+    fn connecting(self) -> Connecting {
+        let connecting = self.connecting.into_inner();
+        connecting.unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Passive {

@@ -74,13 +74,12 @@ pub(crate) struct Finished {
     pub(crate) bytes: u64,
     pub(crate) elapsed: Duration,
     pub(crate) result: Result<Completed, Failure>,
-    pub(crate) rest: Rest,
+    pub(crate) rest: Option<Box<Rest>>,
 }
 
 /// What a transfer that succeeded leaves to be closed, for which no client needs to wait.
-#[derive(Default)]
 pub(crate) struct Rest {
-    stream: Option<Stream>,
+    stream: Stream,
     _source: Option<Download>,
 }
 
@@ -171,9 +170,8 @@ impl Running {
         };
         let mut finished = transfer.await;
         self.transfer = None;
-        let rest = &mut finished.rest;
-        if let Some(stream) = rest.stream.take_if(|stream| stream.as_tls().is_some()) {
-            self.drain.shelter(linger(stream));
+        if let Some(rest) = finished.rest.take_if(|rest| rest.stream.as_tls().is_some()) {
+            self.drain.shelter(linger(rest.stream));
         }
         finished
     }
@@ -208,16 +206,16 @@ async fn run(job: Job, control: PumpControl) -> Finished {
         () = control.cancel.cancelled() => Err(Failure::Broken(TransferError::Cancelled)),
         connected = channel.connect(timeouts.connect) => connected.map_err(Failure::NoConnection),
     };
-    let mut rest = Rest::default();
+    let mut rest = None;
     let result = match connected {
         Ok(mut stream) => {
             let result = carry_out(work, &mut stream, &control).await;
             // One that failed is cut, so that the peer does not take it for whole.
             result.map(|(completed, source)| {
-                rest = Rest {
-                    stream: Some(stream),
+                rest = Some(Box::new(Rest {
+                    stream,
                     _source: source,
-                };
+                }));
                 completed
             })
         }
