@@ -163,6 +163,8 @@ impl Interpreter {
                 When::AfterFailure => !self.status.is_success(),
             };
             if runs && !self.ended {
+                // What a command has said is seen before the next one waits for anything.
+                streams.flush().await?;
                 self.status = self.run_command(&step.command, streams).await?;
             }
         }

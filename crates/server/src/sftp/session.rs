@@ -630,7 +630,8 @@ fn cost(request: &Request, packet_bytes: usize) -> usize {
     match request {
         Request::Read { length, .. } => packet_bytes + read_length(*length) + OVERHEAD_BYTES,
         Request::Write { .. } => packet_bytes + OVERHEAD_BYTES,
-        Request::ReadDirectory { .. } => packet_bytes + directory::ANSWER_BYTES,
+        // Names that are not written yet take about as much again.
+        Request::ReadDirectory { .. } => packet_bytes + 2 * directory::ANSWER_BYTES,
         Request::CheckFile { .. } | Request::UsersGroupsById { .. } => {
             packet_bytes + MAX_READ_BYTES
         }

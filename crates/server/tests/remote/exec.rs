@@ -405,6 +405,24 @@ async fn output_waits_for_its_reader_and_comes_whole() {
 }
 
 #[tokio::test]
+async fn what_a_command_says_is_seen_while_the_next_one_waits_for_input() {
+    let room = Room::empty().await;
+    let (input, input_end) = duplex(64);
+    let (output, mut output_end) = duplex(64);
+    let streams = Streams::new(input, output, tokio::io::sink());
+    let root = VirtualPath::root();
+    let running = run(b"echo ready; cat", &room.vfs, &root, streams);
+    let seen = async {
+        let mut said = [0; 6];
+        output_end.read_exact(&mut said).await.expect("said");
+        drop(input_end);
+        said
+    };
+    let (status, said) = tokio::join!(running, seen);
+    assert_eq!((status, &said), (ExitStatus::SUCCESS, b"ready\n"));
+}
+
+#[tokio::test]
 async fn a_reader_that_goes_away_ends_the_command() {
     let room = Room::empty().await;
     assert_eq!(room.run("cat >f", &vec![b'x'; 1_000_000]).await.status, 0);
