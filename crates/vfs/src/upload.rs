@@ -311,17 +311,20 @@ impl Inner {
     async fn write(&mut self, content: Bytes) -> Result<(), Refusal> {
         let hashed = content.clone();
         let end = end_of(self.position, length_of(&hashed))?;
-        // What is written in order is what is hashed.
+        // What is written in order is what is hashed, while another thread writes it.
         let hasher = self.hasher.take();
-        let written = self.write_at(self.position, vec![content]).await;
-        if self.sound {
-            self.hasher = hasher;
-        }
+        let position = self.position;
+        let hashing = async {
+            hasher.map(|mut hasher| {
+                hasher.update(&hashed);
+                hasher
+            })
+        };
+        let writing = self.write_at(position, vec![content]);
+        let (written, hasher) = futures_util::future::join(writing, hashing).await;
         written?;
+        self.hasher = hasher;
         self.position = end;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&hashed);
-        }
         Ok(())
     }
 

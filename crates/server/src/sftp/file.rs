@@ -26,7 +26,7 @@ const STEP_BYTES: usize = 1024 * 1024;
 
 /// Most bytes that are written in one step, unless one request has more: what a processor keeps
 /// near from decrypting it.
-const WRITE_STEP_BYTES: usize = 256 * 1024;
+const WRITE_STEP_BYTES: usize = 128 * 1024;
 
 /// What can be asked of an open file.
 pub(super) enum FileJob {

@@ -12,9 +12,13 @@ use wharf_model::Refusal;
 use super::beneath::refusal;
 use super::pour::pour;
 use super::turn::Turns;
-use super::{MOST_AT_ONCE, OWNER_FILE_MODE, blocking, set_file_modified};
+use super::{OWNER_FILE_MODE, blocking, set_file_modified};
 use crate::storage::solid::Solid;
 use crate::storage::{LastPiece, Meter, Poured, Stop, Tap};
+
+/// Most bytes that are written where they came from. With more, another thread writes while the
+/// next are read.
+const MOST_IN_PLACE: usize = 128 * 1024;
 
 /// A file that is being written.
 pub(super) struct Writer {
@@ -105,7 +109,7 @@ impl Writer {
     /// Writes what is short in a turn, while the processor still has it in its cache. Whether
     /// there was one.
     fn write_in_place(&self, pieces: &[Bytes], offset: u64, added: usize) -> Result<bool, Refusal> {
-        let Some(turns) = self.turns.as_ref().filter(|_| added <= MOST_AT_ONCE) else {
+        let Some(turns) = self.turns.as_ref().filter(|_| added <= MOST_IN_PLACE) else {
             return Ok(false);
         };
         let (Some(_turn), Ok(closed)) = (turns.take(), self.content.closed.try_lock()) else {
