@@ -438,48 +438,16 @@ impl Server {
         let runner = Arc::<Processes>::clone(&processes);
         let ssh = Arc::new(SshService::new(&ssh, Arc::clone(&door), runner));
         let administration = administration.map(BoundEndpoint::listener).transpose()?;
-        let mut reception = Reception {
-            slots: ConnectionSlots::new(connection_limits(config)),
-            drain: Drain::new(),
-            places: Vec::new(),
-        };
-        reception.open(
-            FTP,
-            listen(ports.ftp)?,
-            &ftp,
-            &gates.ftp,
-            &config.ftp.proxies,
-        );
-        reception.open(
-            FTPS,
-            listen(ports.ftps)?,
-            &ftps,
-            &gates.ftps,
-            &config.ftps.proxies,
-        );
-        reception.open(
-            SSH,
-            listen(ports.ssh)?,
-            &ssh,
-            &gates.ssh,
-            &config.ssh.proxies,
-        );
+        let reception = Reception::open(ports, (&ftp, &ftps, &ssh), &gates, config)?;
+        let administered = Drain::new();
+        if let Some(listener) = administration {
+            administered.track(reception.administer(listener, &registry, &administered));
+        }
         let Reception {
             slots,
             drain,
             places,
         } = reception;
-        let administered = Drain::new();
-        if let Some(listener) = administration {
-            let administration =
-                Administration::new(registry.clone(), slots.clone(), &places, drain.clone());
-            let server = wharf_net::Server::new(Arc::new(administration))
-                .with_slots(ConnectionSlots::new(ConnectionLimits::everyone(
-                    MOST_ADMINISTRATORS,
-                )))
-                .with_drain(administered.clone());
-            administered.track(server.serve(listener));
-        }
         if let Some(tls) = &tls {
             tokio::spawn(Arc::clone(tls).watch());
         }
@@ -612,8 +580,49 @@ struct Reception {
 }
 
 impl Reception {
+    /// Starts to accept at every port.
+    fn open(
+        ports: Ports,
+        (ftp, ftps, ssh): (&Arc<FtpService>, &Arc<FtpService>, &Arc<SshService>),
+        gates: &Gates,
+        config: &Config,
+    ) -> Result<Self, StartError> {
+        let [for_ftp, for_ftps, for_ssh] = [ports.ftp, ports.ftps, ports.ssh].map(listen);
+        let (for_ftp, for_ftps, for_ssh) = (for_ftp?, for_ftps?, for_ssh?);
+        let mut reception = Self {
+            slots: ConnectionSlots::new(connection_limits(config)),
+            drain: Drain::new(),
+            places: Vec::new(),
+        };
+        reception.accept(FTP, for_ftp, ftp, &gates.ftp, &config.ftp.proxies);
+        reception.accept(FTPS, for_ftps, ftps, &gates.ftps, &config.ftps.proxies);
+        reception.accept(SSH, for_ssh, ssh, &gates.ssh, &config.ssh.proxies);
+        Ok(reception)
+    }
+
+    /// Answers whoever asks how the server does, to the end of `drain`.
+    fn administer(
+        &self,
+        listener: Listener,
+        registry: &Registry,
+        drain: &Drain,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let Self {
+            slots,
+            drain: served,
+            places,
+        } = self;
+        let administration =
+            Administration::new(registry.clone(), slots.clone(), places, served.clone());
+        let everyone = ConnectionLimits::everyone(MOST_ADMINISTRATORS);
+        wharf_net::Server::new(Arc::new(administration))
+            .with_slots(ConnectionSlots::new(everyone))
+            .with_drain(drain.clone())
+            .serve(listener)
+    }
+
     /// Starts to accept for `service`.
-    fn open<S: StreamService>(
+    fn accept<S: StreamService>(
         &mut self,
         protocol: &'static str,
         listeners: Vec<Listener>,
