@@ -57,7 +57,7 @@ async fn play(home: &MemoryHome, command: Option<&[u8]>, input: &[u8]) {
     );
     assert!(read.is_ok() && read_errors.is_ok());
     // Unless it sends elsewhere what is said of it.
-    let redirects = command.is_some_and(|command| command.contains(&b'>'));
+    let redirects = command.unwrap_or(input).contains(&b'>');
     if status.code() == 127 && !redirects {
         assert!(!errors.is_empty(), "a command that is not known is named");
     }
