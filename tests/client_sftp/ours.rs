@@ -271,16 +271,19 @@ fn commands_have_their_streams_and_their_exit_status() {
     let setting = setting(&["--exec", "builtin"]);
     let url = setting.url("");
     let url = url.trim_end_matches('/');
-    let content = noise(20_000_000, 4);
+    // So much both ways that neither end may wait for its writes before it reads.
+    let content = noise(60_000_000, 4);
     setting.write("in", &content);
-    let input = std::fs::File::open(setting.file("in")).expect("opens");
-    let output = setting
-        .client(&["exec", url, "--", "cat"])
-        .stdin(input)
-        .output()
-        .expect("starts");
-    assert!(output.status.success());
-    assert!(output.stdout == content, "{} bytes", output.stdout.len());
+    for _ in 0..4 {
+        let input = std::fs::File::open(setting.file("in")).expect("opens");
+        let output = setting
+            .client(&["exec", url, "--", "cat"])
+            .stdin(input)
+            .output()
+            .expect("starts");
+        assert!(output.status.success());
+        assert!(output.stdout == content, "{} bytes", output.stdout.len());
+    }
     let both = "echo out; cat missing; exit 7";
     let output = setting.run(&["exec", url, "--", both]);
     assert_eq!(output.status.code(), Some(7));

@@ -168,9 +168,11 @@ impl Attendance {
             }
         };
         tokio::select! {
-            end = show_output(&mut output) => end.map(Parting::Ended),
+            // A person who wants to leave is heard first, however much there is to show.
+            biased;
             () = leaving.notified() => Ok(Parting::Left),
             number = signalled => Ok(Parting::Signal(number)),
+            end = show_output(&mut output) => end.map(Parting::Ended),
             never = sending => never,
         }
     }
@@ -296,6 +298,7 @@ async fn show_output(output: &mut CommandOutput) -> Result<CommandEnd, ClientErr
             CommandEvent::Errors(bytes) => write(&mut io::stderr(), &bytes)?,
             CommandEvent::Ended(end) => return Ok(end),
         }
+        tokio::task::yield_now().await;
     }
 }
 

@@ -8,6 +8,7 @@ use russh::Names;
 use russh::client::{self, DisconnectReason, Handle, Msg};
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate};
 use russh::{Channel, Preferred, cipher};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -69,7 +70,7 @@ impl Connection {
             algorithms: Arc::clone(&algorithms),
             last_words: last_words.clone(),
         };
-        let connecting = client::connect_stream(config, socket, watcher);
+        let connecting = client::connect_stream(config, unblocked(socket), watcher);
         let handle = timeout(deadline, connecting)
             .await
             .map_err(|_| silent(Waiting::Handshake, deadline))?
@@ -304,6 +305,27 @@ impl client::Handler for Watcher {
     ) -> Result<(), Self::Error> {
         Ok(())
     }
+}
+
+/// Most bytes that wait to be sent: more than a peer's windows let anybody have under way.
+const MOST_UNSENT_BYTES: usize = 32 * 1024 * 1024;
+
+/// Bytes that are handed to the system at a time, if there are so many.
+const SENT_TOGETHER_BYTES: usize = 256 * 1024;
+
+/// `socket`, written to by a task of its own. russh reads nothing while it waits for its writes,
+/// and so two of it that both have much to say would wait for each other for ever.
+fn unblocked(socket: TcpStream) -> impl AsyncRead + AsyncWrite + Send + Unpin {
+    let (reading, mut writing) = socket.into_split();
+    let (sending, unsent) = tokio::io::duplex(MOST_UNSENT_BYTES);
+    let mut unsent = BufReader::with_capacity(SENT_TOGETHER_BYTES, unsent);
+    tokio::spawn(async move {
+        // A write that fails drops the other end, and the next one is told.
+        if tokio::io::copy_buf(&mut unsent, &mut writing).await.is_ok() {
+            let _ = writing.shutdown().await;
+        }
+    });
+    tokio::io::join(reading, sending)
 }
 
 fn config(known: &[KnownKey]) -> client::Config {
