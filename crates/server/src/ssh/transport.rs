@@ -102,7 +102,14 @@ fn preferred() -> Preferred {
         cipher::AES_192_CTR,
         cipher::AES_128_CTR,
     ];
-    const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
+    // The last two authenticate what was encrypted as OpenSSH's defaults do, too: libssh2 before
+    // 1.11, and with it curl in Debian 12, knows nothing else.
+    const MACS: &[mac::Name] = &[
+        mac::HMAC_SHA512_ETM,
+        mac::HMAC_SHA256_ETM,
+        mac::HMAC_SHA512,
+        mac::HMAC_SHA256,
+    ];
     let ecdsa = |curve| Algorithm::Ecdsa { curve };
     let rsa = |hash| Algorithm::Rsa { hash: Some(hash) };
     Preferred {
