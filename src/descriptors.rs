@@ -5,6 +5,9 @@ use std::sync::Arc;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wharf_vfs::OpenLimit;
 
+/// Descriptors of a connection that moves something: commands and data.
+const PER_CONNECTION: usize = 2;
+
 /// Where the system sets no limit.
 const PLENTY: usize = 1 << 20;
 
@@ -49,14 +52,14 @@ impl Descriptors {
             tracing::warn!(
                 allowed = self.most,
                 needed,
-                "limits.connections = {connections} needs more descriptors than the system allows this process; raise its hard limit (LimitNOFILE= of the service, ulimit -Hn) or lower limits.connections"
+                "limits.connections = {connections} can take more descriptors than the system allows this process; raise its hard limit (LimitNOFILE= of the service, ulimit -Hn) or lower limits.connections"
             );
         }
     }
 
     /// How many there have to be for so many connections, if that is more.
     fn wanting(self, connections: usize) -> Option<usize> {
-        let needed = connections.saturating_mul(2);
+        let needed = connections.saturating_mul(2 * PER_CONNECTION);
         (needed > self.most).then_some(needed)
     }
 }
@@ -69,7 +72,7 @@ mod tests {
     fn half_is_for_homes_and_no_home_gets_more_than_half_of_that() {
         let few = Descriptors { most: 1024 };
         assert_eq!(few.for_one_home(2000), 256);
-        assert_eq!(few.wanting(10_000), Some(20_000));
+        assert_eq!(few.wanting(10_000), Some(40_000));
         let many = Descriptors { most: 1 << 20 };
         assert_eq!(many.for_one_home(2000), 2000);
         assert_eq!(many.wanting(10_000), None);

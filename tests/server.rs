@@ -734,6 +734,27 @@ fn no_more_files_of_a_home_are_open_than_the_configuration_allows() {
 }
 
 #[test]
+fn a_client_that_is_killed_while_it_replaces_a_file_leaves_the_old_one() {
+    let wharf = wharf();
+    wharf.add_user("alice", &[]);
+    let server = wharf.serve(&[]);
+    assert_eq!(server.login("alice").upload("STOR f", b"whole").0, 226);
+    for round in 0..20 {
+        let mut killed = server.login("alice");
+        let mut data = killed.passive();
+        assert_eq!(killed.command("STOR f").0, 150);
+        data.write_all(b"half").expect("sent");
+        await_progress(&mut killed);
+        // As the system closes what a process had.
+        drop(killed);
+        drop(data);
+        let mut other = server.login("alice");
+        while other.download("RETR f").0 == b"whole" && other.command("SITE PARTIAL f").0 != 213 {}
+        assert_eq!(other.download("RETR f").0, b"whole", "round {round}");
+    }
+}
+
+#[test]
 fn five_hundred_idle_strangers_do_not_shut_out_a_user() {
     let wharf = wharf();
     wharf.add_user("alice", &[]);

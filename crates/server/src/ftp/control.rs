@@ -164,6 +164,8 @@ pub(crate) struct Loop {
     control: Control,
     session: Session,
     running: Option<Running>,
+    /// How the transfer ended while something was sent.
+    finished: Option<Box<Finished>>,
     /// Of transfers that have ended; closed when the client has been told.
     rest: Option<Box<Rest>>,
     waiting: VecDeque<Waiting>,
@@ -213,6 +215,7 @@ impl Loop {
             control,
             session,
             running: None,
+            finished: None,
             rest: None,
             waiting: VecDeque::new(),
             drain,
@@ -236,7 +239,7 @@ impl Loop {
         let greeting = self.session.greeting();
         self.control.queue(&greeting);
         loop {
-            if self.control.flush().await.is_err() {
+            if self.flush().await.is_err() {
                 break;
             }
             self.rest = None;
@@ -269,7 +272,29 @@ impl Loop {
         Box::pin(self.control.close()).await;
     }
 
+    /// Sends what is queued, while the transfer goes on.
+    async fn flush(&mut self) -> io::Result<()> {
+        let Self {
+            control,
+            running,
+            finished,
+            ..
+        } = self;
+        let flushing = control.flush();
+        tokio::pin!(flushing);
+        loop {
+            tokio::select! {
+                biased;
+                flushed = &mut flushing => return flushed,
+                ended = wait_for(running) => *finished = Some(Box::new(ended)),
+            }
+        }
+    }
+
     async fn next_event(&mut self) -> Event {
+        if let Some(finished) = self.finished.take() {
+            return Event::Finished(*finished);
+        }
         loop {
             let may_read = self.waiting.len() < MAX_WAITING_LINES;
             let idle_too_long = self.deadline();
@@ -286,8 +311,10 @@ impl Loop {
                 ..
             } = self;
             tokio::select! {
+                // The transfer comes last: one that never has to wait uses up what the runtime
+                // gives a task at a time, and nothing behind it would be heard. And a client that
+                // is gone is seen before the end of what it was sending.
                 biased;
-                finished = wait_for(running) => return Event::Finished(finished),
                 () = drain.begun(), if !*draining => return Event::DrainBegun,
                 () = session.live().kicked() => return Event::Kicked,
                 line = control.next_line(), if may_read => return match line {
@@ -308,6 +335,7 @@ impl Loop {
                     // A client that sends without end must not starve the others.
                     tokio::task::coop::consume_budget().await;
                 }
+                finished = wait_for(running) => return Event::Finished(finished),
             }
         }
     }
@@ -344,7 +372,15 @@ impl Loop {
             Event::Finished(finished) => {
                 self.running = None;
                 match self.finish(finished) {
-                    Flow::Continue => self.run_waiting().await,
+                    Flow::Continue if self.waiting.is_empty() => Flow::Continue,
+                    Flow::Continue => {
+                        // What waits may take long, and the client should not wait for that.
+                        if self.control.flush().await.is_err() {
+                            return Flow::End;
+                        }
+                        self.rest = None;
+                        self.run_waiting().await
+                    }
                     end => end,
                 }
             }
@@ -491,7 +527,7 @@ impl Loop {
                 }
                 self.running = Some(running);
                 // The client may wait for this before it opens the data connection.
-                if self.control.flush().await.is_err() {
+                if self.flush().await.is_err() {
                     return Flow::End;
                 }
             }

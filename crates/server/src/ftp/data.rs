@@ -164,7 +164,8 @@ impl PassivePorts {
     fn bind(&self, local: SocketAddr) -> io::Result<(BoundEndpoint, SocketAddr)> {
         // The session has one peer, and it connects once; the stall limit sees when it is gone.
         let options = EndpointOptions {
-            backlog: 4,
+            // Strangers that come before anybody watches should not keep the peer out.
+            backlog: 32,
             keepalive: None,
             // What ends a transfer is sent at once, whatever is under way.
             nodelay: false,

@@ -53,7 +53,7 @@ pub(crate) fn reply_to(refusal: &Refusal) -> Reply {
         ),
         Refusal::TooManyOpen => (
             ReplyCode::FILE_BUSY,
-            "Too many files of this home are open; try again later.",
+            "Too many files are open in this home or on the server; try again later.",
         ),
         Refusal::OffsetBeyondEnd { offset, size } => {
             let text = format!("Cannot start at byte {offset}: the file has {size}.");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -267,6 +268,18 @@ async fn carry_out(
     }
 }
 
+/// Keeps what arrived of an upload whose session is ending, so that it can be resumed.
+async fn keep(mut upload: Upload, last: Bytes) -> TransferError {
+    let kept = match upload.write(last).await {
+        Ok(()) => upload.cut().await,
+        Err(refusal) => upload.cut().await.and(Err(refusal)),
+    };
+    if let Err(refusal) = kept {
+        tracing::warn!(%refusal, "the part of a cut upload could not be kept");
+    }
+    TransferError::Cancelled
+}
+
 async fn store(
     mut upload: Upload,
     stream: &mut Stream,
@@ -275,6 +288,12 @@ async fn store(
 ) -> Result<Completed, Failure> {
     match receive(&mut upload, stream, translation, control).await {
         Ok(last) => {
+            // A client that was killed has both its connections closed by its system, one behind
+            // the other. Once around, the session has seen the end of its own, if it came.
+            tokio::task::yield_now().await;
+            if control.cancel.is_cancelled() {
+                return Err(keep(upload, last).await.into());
+            }
             if stream.as_tls().is_some() {
                 // Clients wait for our close_notify; everything has arrived, so its failing is nothing.
                 let _ = control.close(stream).await;

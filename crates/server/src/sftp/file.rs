@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use wharf_model::{Entry, Refusal, VirtualPath};
@@ -82,6 +83,8 @@ pub(super) struct FileTask {
     pub(super) content: Content,
     pub(super) attributes: AttributePolicy,
     pub(super) moved: Moved,
+    /// Held while the content is looked through.
+    pub(super) checks: Arc<Semaphore>,
     pub(super) ending: CancellationToken,
     pub(super) jobs: UnboundedReceiver<(Asked, FileJob)>,
 }
@@ -342,6 +345,7 @@ impl FileTask {
             } => Source::Upload(upload),
             Content::Write { .. } => return Err(Problem::NotOpenFor("reading")),
         };
+        let _turn = self.checks.acquire().await;
         check.run(&source, &self.ending).await
     }
 

@@ -148,7 +148,9 @@ fn response_to_refusal(refusal: &Refusal) -> Response {
         }
         Refusal::StorageFull => failure("The server's storage is full."),
         Refusal::Busy => failure("Another transfer is writing to this file; try again later."),
-        Refusal::TooManyOpen => failure("Too many files of this home are open; close some."),
+        Refusal::TooManyOpen => {
+            failure("Too many files are open in this home or on the server; close some.")
+        }
         Refusal::OffsetBeyondEnd { offset, size } => (
             StatusCode::Failure,
             format!("Offset {offset} is beyond the end at {size}.").into(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadHalf};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,9 @@ const SMALL_BYTES: usize = 16 * 1024;
 
 /// What the smallest request costs: its answer, and its place in the queues.
 const OVERHEAD_BYTES: usize = 512;
+
+/// Digests that are computed at a time: each keeps a processor busy that others wait for, too.
+const MAX_CHECKS: usize = 2;
 
 /// What holds for a session.
 #[derive(Debug, Clone)]
@@ -97,6 +101,7 @@ where
             transfers: options.transfers,
             ending: ending.clone(),
             handles: Handles::default(),
+            checks: Arc::new(Semaphore::new(MAX_CHECKS)),
             tasks: tasks.clone(),
         },
         replies,
@@ -144,6 +149,8 @@ struct Work {
     transfers: Transfers,
     ending: CancellationToken,
     handles: Handles,
+    /// Held while the content of a file is looked through.
+    checks: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
@@ -434,6 +441,7 @@ impl Session {
                 let opened = async { Ok(work.vfs.open(&VirtualPath::parse(&path)?).await?) };
                 let opened = opened.await;
                 asked.lasts();
+                let _turn = work.checks.acquire().await;
                 let checked = match &opened {
                     Ok(file) => check.run(&Source::Download(file), &work.ending).await,
                     Err(_) => Err(Problem::Ending),
@@ -576,6 +584,7 @@ impl Work {
             content,
             attributes: self.attributes,
             moved: Moved::new(self.transfers.clone()),
+            checks: Arc::clone(&self.checks),
             ending: self.ending.clone(),
             jobs: queue,
         };

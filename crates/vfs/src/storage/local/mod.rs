@@ -442,11 +442,10 @@ impl Inner {
             .is_ok_and(|(file, _)| attribute(&file, INCOMPLETE).is_some())
     }
 
-    /// Follows links component by component. What is missing keeps its name.
     /// A turn for work in the directory of `path`, which is in memory, belongs to the file system
     /// of the home, and is where `path` leads.
     fn turn_beside(&self, path: &VirtualPath) -> Option<Turn<'_>> {
-        if !self.never_waits {
+        if !self.never_waits || !self.tree.is_free() {
             return None;
         }
         let turn = self.turns.take()?;
@@ -456,6 +455,7 @@ impl Inner {
         near.then_some(turn)
     }
 
+    /// Follows links component by component. What is missing keeps its name.
     fn resolve(&self, path: &VirtualPath) -> Result<VirtualPath, Refusal> {
         if meets_no_link(&self.root, relative(path)?) {
             return Ok(path.clone());
@@ -532,7 +532,7 @@ impl Inner {
         let size = standing.map_or(0, Metadata::len);
         let release = standing.map_or(Usage::ZERO, usage_of);
         let release_all = release + parked.as_ref().map_or(Usage::ZERO, usage_of);
-        if way == Way::InPlace && release_all.bytes <= MOST_REPLACED_AT_ONCE {
+        if way == Way::InPlace {
             place.turns = Some(Arc::clone(&self.turns));
         }
         let offset = match (mode, standing) {
@@ -846,7 +846,8 @@ struct Look {
 }
 
 impl Look {
-    /// The entries with their facts. What vanishes after its name was read is not there.
+    /// The entries with their facts. What vanishes after its name was read, or cannot be looked at,
+    /// is not there.
     fn at_all(&self, names: Vec<DirEntry>) -> Vec<Entry> {
         names
             .into_iter()

@@ -21,7 +21,7 @@ use super::beneath::{
 use super::digest::{forget, remember};
 use super::turn::Turns;
 use super::writer::Writer;
-use super::{LocalOptions, MOST_AT_ONCE, blocking, read_file};
+use super::{LocalOptions, MOST_AT_ONCE, MOST_REPLACED_AT_ONCE, blocking, read_file};
 use crate::storage::{
     Approve, Kept, Landed, LastPiece, Meter, ModeOf, Need, NotLanded, Poured, Reserve, Rights,
     StagedFile, StorageResult, Tap,
@@ -32,7 +32,7 @@ use crate::storage::{
 pub(super) struct Tree {
     // Makes "look what stands there, then take it away" one step, so that what
     // is counted is what went. Held for a few system calls on a thread that
-    // may block; never across an await.
+    // may block, or in a turn while nobody else holds it; never across an await.
     lock: Mutex<HashSet<(u64, u64)>>,
 }
 
@@ -45,7 +45,7 @@ impl Tree {
     }
 
     /// Whether nobody holds it now.
-    fn is_free(&self) -> bool {
+    pub(super) fn is_free(&self) -> bool {
         !matches!(self.lock.try_lock(), Err(TryLockError::WouldBlock))
     }
 }
@@ -119,8 +119,7 @@ pub(super) struct Place {
     /// What its commit may do there.
     pub(super) rights: Rights,
     pub(super) options: LocalOptions,
-    /// There if it was staged in one of them, and so may be put in its place in another, unless
-    /// that takes away so much that the file system needs time for it.
+    /// There if it was staged in one of them, and so may be put in its place in another.
     pub(super) turns: Option<Arc<Turns>>,
 }
 
@@ -432,7 +431,15 @@ impl LocalStaged {
     /// Whether nothing is known of its commit that could take long.
     fn lands_quickly(&self, last: &LastPiece) -> bool {
         let place = self.end.place();
-        !place.options.durable && last.content.len() <= MOST_AT_ONCE && place.tree.is_free()
+        let replaces_little = || match look(&place.directory, &place.target) {
+            Ok(Some(old)) => old.len() <= MOST_REPLACED_AT_ONCE,
+            Ok(None) => true,
+            Err(_) => false,
+        };
+        !place.options.durable
+            && last.content.len() <= MOST_AT_ONCE
+            && place.tree.is_free()
+            && replaces_little()
     }
 
     fn land(&self, last: &LastPiece, approve: Approve) -> Result<Landed, NotLanded> {

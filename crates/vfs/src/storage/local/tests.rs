@@ -1,6 +1,7 @@
 //! The local storage seen through [`Vfs`]: the jail, what a cut leaves, what a crash leaves,
 //! and that the ledger always says what a walk of the disk finds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -126,6 +127,11 @@ async fn begun(vfs: &Vfs, name: &str, disposition: Disposition, content: &[u8]) 
         .await
         .expect("fits");
     upload
+}
+
+async fn content_of(vfs: &Vfs, name: &str) -> Bytes {
+    let download = vfs.open(&path(name)).await.expect("opens");
+    download.read_at(0, 1 << 16).await.expect("readable")
 }
 
 async fn put(vfs: &Vfs, name: &str, content: &[u8]) -> Entry {
@@ -1227,11 +1233,16 @@ async fn a_long_listing_comes_in_pieces_that_grow_to_a_bound_and_whole() {
             .expect("written");
     }
     let mut listing = fixture.vfs.list(&path("/")).await.expect("listed");
-    let mut sizes = Vec::new();
+    let (mut sizes, mut names) = (Vec::new(), BTreeSet::new());
     while let Some(batch) = listing.next_batch().await.expect("readable") {
         sizes.push(batch.len());
+        names.extend(batch.into_iter().map(|entry| entry.name));
     }
     assert_eq!(sizes, [128, 256, 512, 1024, 2048, 1032]);
+    let written: BTreeSet<_> = (0..5000)
+        .map(|number| format!("f{number}").into_bytes())
+        .collect();
+    assert!(names == written);
 }
 
 #[tokio::test]
@@ -1301,10 +1312,26 @@ async fn a_small_upload_waits_for_no_other_thread_unless_all_workers_would() {
             let content = Bytes::from_static(b"tent");
             let landed = upload.commit_with(content).now_or_never();
             assert_eq!(landed.expect("at once").expect("lands").entry.size, 7);
+            assert_eq!(content_of(&vfs, name).await, b"content"[..]);
         }
         let other = Turns::alone(&TAKEN);
+        // Here in place, there on a thread.
+        let mut upload = started("/d/mixed").expect("at once").expect("may start");
+        upload.write(Bytes::from_static(b"a")).await.expect("fits");
         let taken = other.take().expect("free");
-        assert!(started("/d/file").is_none(), "no other worker is left");
+        upload.write(Bytes::from_static(b"b")).await.expect("fits");
+        drop(taken);
+        upload.write(Bytes::from_static(b"c")).await.expect("fits");
+        let taken = other.take().expect("free");
+        let landed = upload.commit_with(Bytes::from_static(b"d")).await;
+        assert_eq!(landed.expect("lands").entry.size, 4);
+        drop(taken);
+        assert_eq!(content_of(&vfs, "/d/mixed").await, b"abcd"[..]);
+        let taken = other.take().expect("free");
+        assert!(other.take().is_none(), "no other worker is left");
+        let name = path("/d/file");
+        let away = vfs.create(&name, options(Disposition::Replace));
+        away.await.expect("may start").discard().await;
         drop(taken);
     });
     uploading.await.expect("no panic");
