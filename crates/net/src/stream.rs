@@ -1,6 +1,7 @@
 //! The one type of byte stream that services see.
 
 use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -108,6 +109,24 @@ impl Stream {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
             read => read.map(Some),
+        }
+    }
+
+    /// Whether the peer has ended a TCP connection, or it broke, and all that came was read: as the
+    /// system knows it now, and the runtime may hear of it only later. `false` for other streams.
+    pub fn is_over(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(socket) => socket,
+            Self::Tls(stream) => return stream.below().is_over(),
+            Self::Unix(_) | Self::Memory(_) => return false,
+        };
+        let mut byte = [MaybeUninit::uninit()];
+        match SockRef::from(socket).peek(&mut byte) {
+            Ok(length) => length == 0,
+            Err(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ),
         }
     }
 

@@ -23,7 +23,7 @@ use wharf_proto::ftp::verb::DuringTransfer;
 use wharf_proto::line::{Line, LineDecoder, MAX_COMMAND_BYTES};
 
 use crate::ftp::refusal::reply_to_bad_command;
-use crate::ftp::running::{Finished, Rest, Running};
+use crate::ftp::running::{Finished, Rest, Running, Step};
 use crate::ftp::session::{Outcome, Session};
 
 /// Most command lines that wait for the end of a transfer. Beyond it the
@@ -152,7 +152,7 @@ enum Waiting {
 /// What the loop waited for.
 enum Event {
     Line(Line),
-    Finished(Finished),
+    Stepped(Step),
     IdleTooLong,
     DrainBegun,
     Kicked,
@@ -164,8 +164,8 @@ pub(crate) struct Loop {
     control: Control,
     session: Session,
     running: Option<Running>,
-    /// How the transfer ended while something was sent.
-    finished: Option<Box<Finished>>,
+    /// How far the transfer came while something was sent.
+    stepped: Option<Box<Step>>,
     /// Of transfers that have ended; closed when the client has been told.
     rest: Option<Box<Rest>>,
     waiting: VecDeque<Waiting>,
@@ -215,7 +215,7 @@ impl Loop {
             control,
             session,
             running: None,
-            finished: None,
+            stepped: None,
             rest: None,
             waiting: VecDeque::new(),
             drain,
@@ -266,8 +266,7 @@ impl Loop {
         }
         if let Some(mut running) = self.running.take() {
             // What arrived is kept for resuming before the session is forgotten.
-            running.cancel();
-            let _ = running.wait().await;
+            running.end().await;
         }
         Box::pin(self.control.close()).await;
     }
@@ -277,7 +276,7 @@ impl Loop {
         let Self {
             control,
             running,
-            finished,
+            stepped,
             ..
         } = self;
         let flushing = control.flush();
@@ -286,14 +285,14 @@ impl Loop {
             tokio::select! {
                 biased;
                 flushed = &mut flushing => return flushed,
-                ended = wait_for(running) => *finished = Some(Box::new(ended)),
+                step = wait_for(running), if stepped.is_none() => *stepped = Some(Box::new(step)),
             }
         }
     }
 
     async fn next_event(&mut self) -> Event {
-        if let Some(finished) = self.finished.take() {
-            return Event::Finished(*finished);
+        if let Some(step) = self.stepped.take() {
+            return Event::Stepped(*step);
         }
         loop {
             let may_read = self.waiting.len() < MAX_WAITING_LINES;
@@ -335,7 +334,7 @@ impl Loop {
                     // A client that sends without end must not starve the others.
                     tokio::task::coop::consume_budget().await;
                 }
-                finished = wait_for(running) => return Event::Finished(finished),
+                step = wait_for(running) => return Event::Stepped(step),
             }
         }
     }
@@ -369,7 +368,16 @@ impl Loop {
                 }
                 self.drain_input().await
             }
-            Event::Finished(finished) => {
+            // A client that was killed has both its connections closed by its system, one behind
+            // the other, and what came of its upload is not what it meant to put there.
+            Event::Stepped(Step::Arrived) if self.control.stream.is_over() => Flow::End,
+            Event::Stepped(Step::Arrived) => {
+                if let Some(running) = &self.running {
+                    running.land();
+                }
+                Flow::Continue
+            }
+            Event::Stepped(Step::Finished(finished)) => {
                 self.running = None;
                 match self.finish(finished) {
                     Flow::Continue if self.waiting.is_empty() => Flow::Continue,
@@ -577,10 +585,10 @@ async fn clear(control: Control, session: &mut Session) -> Option<Control> {
     }
 }
 
-/// The end of the running transfer; never, when there is none.
-async fn wait_for(running: &mut Option<Running>) -> Finished {
+/// The next step of the running transfer; none ever, when there is none.
+async fn wait_for(running: &mut Option<Running>) -> Step {
     match running {
-        Some(running) => running.wait().await,
+        Some(running) => running.step().await,
         None => std::future::pending().await,
     }
 }

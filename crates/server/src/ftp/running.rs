@@ -1,7 +1,9 @@
 //! A transfer at work: a future that the session polls beside what its client says.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
@@ -106,9 +108,48 @@ pub(crate) struct Running {
     progress: Arc<Progress>,
     total: Option<u64>,
     cancel: CancellationToken,
+    landing: Arc<Landing>,
     /// `None` once it has ended.
     transfer: Option<Transfer>,
     drain: Drain,
+}
+
+/// What a session hears of its transfer.
+pub(crate) enum Step {
+    /// All of an upload has come; it waits for [`Running::land`].
+    Arrived,
+    /// It has ended.
+    Finished(Finished),
+}
+
+/// Where an upload that has arrived waits for its session.
+#[derive(Default)]
+struct Landing {
+    arrived: AtomicBool,
+    allowed: AtomicBool,
+}
+
+impl Landing {
+    /// Waits for the permission, which whoever polls this gives.
+    async fn permission(&self) {
+        self.arrived.store(true, Ordering::Relaxed);
+        poll_fn(|_| {
+            if self.allowed.load(Ordering::Relaxed) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    fn asks(&self) -> bool {
+        self.arrived.load(Ordering::Relaxed) && !self.allowed.load(Ordering::Relaxed)
+    }
+
+    fn allow(&self) {
+        self.allowed.store(true, Ordering::Relaxed);
+    }
 }
 
 type Transfer = Pin<Box<dyn Future<Output = Finished> + Send>>;
@@ -131,8 +172,10 @@ impl Running {
             Work::List { .. } => (Direction::Listing, None),
         };
         let listed = live.transfer(direction, job.path.clone(), total, Arc::clone(&progress));
+        let landing = Arc::new(Landing::default());
+        let asking = Arc::clone(&landing);
         let transfer = async move {
-            let ended = run(job, control).await;
+            let ended = run(job, control, &asking).await;
             drop(listed);
             ended
         };
@@ -140,6 +183,7 @@ impl Running {
             progress,
             total,
             cancel,
+            landing,
             transfer: Some(Box::pin(transfer)),
             drain: drain.clone(),
         }
@@ -153,34 +197,54 @@ impl Running {
     /// Stops the transfer between two pieces of content.
     pub(crate) fn cancel(&self) {
         self.cancel.cancel();
+        self.landing.allow();
+    }
+
+    /// Lets an upload that has arrived take its place.
+    pub(crate) fn land(&self) {
+        self.landing.allow();
     }
 
     /// Moves what can be moved without waiting. Small files are there and gone by that.
     pub(crate) async fn at_once(&mut self) -> Option<Finished> {
-        match futures_util::poll!(std::pin::pin!(self.wait())) {
-            Poll::Ready(finished) => Some(finished),
-            Poll::Pending => None,
+        match futures_util::poll!(std::pin::pin!(self.step())) {
+            Poll::Ready(Step::Finished(finished)) => Some(finished),
+            Poll::Ready(Step::Arrived) | Poll::Pending => None,
         }
     }
 
-    /// Moves everything, to the end. Dropping the future loses nothing; after the end it never
-    /// completes again.
-    pub(crate) async fn wait(&mut self) -> Finished {
+    /// Moves everything there is, whoever asks, to the end.
+    pub(crate) async fn end(&mut self) {
+        self.cancel();
+        while let Step::Arrived = self.step().await {}
+    }
+
+    /// Moves everything, to the next step. Dropping the future loses nothing; after the end it
+    /// never completes again.
+    pub(crate) async fn step(&mut self) -> Step {
         let Some(transfer) = &mut self.transfer else {
             return std::future::pending().await;
         };
-        let mut finished = transfer.await;
+        let landing = &self.landing;
+        let finished = poll_fn(|context| match transfer.as_mut().poll(context) {
+            Poll::Ready(finished) => Poll::Ready(Some(finished)),
+            Poll::Pending if landing.asks() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        let Some(mut finished) = finished.await else {
+            return Step::Arrived;
+        };
         self.transfer = None;
         if let Some(rest) = finished.rest.take_if(|rest| rest.stream.as_tls().is_some()) {
             self.drain.shelter(linger(rest.stream));
         }
-        finished
+        Step::Finished(finished)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.cancel.cancel();
+        self.cancel();
         // Without a runtime the process is ending; the next start recovers.
         if let Some(transfer) = self.transfer.take()
             && Handle::try_current().is_ok()
@@ -193,7 +257,7 @@ impl Drop for Running {
 }
 
 /// Runs the job.
-async fn run(job: Job, control: PumpControl) -> Finished {
+async fn run(job: Job, control: PumpControl, landing: &Landing) -> Finished {
     let started = Instant::now();
     let Job {
         verb,
@@ -210,7 +274,7 @@ async fn run(job: Job, control: PumpControl) -> Finished {
     let mut rest = None;
     let result = match connected {
         Ok(mut stream) => {
-            let result = carry_out(work, &mut stream, &control).await;
+            let result = carry_out(work, &mut stream, &control, landing).await;
             // One that failed is cut, so that the peer does not take it for whole.
             result.map(|(completed, source)| {
                 rest = Some(Box::new(Rest {
@@ -243,6 +307,7 @@ async fn carry_out(
     work: Work,
     stream: &mut Stream,
     control: &PumpControl,
+    landing: &Landing,
 ) -> Result<(Completed, Option<Download>), Failure> {
     match work {
         Work::Retrieve {
@@ -258,7 +323,7 @@ async fn carry_out(
             upload,
             translation,
         } => {
-            let completed = store(*upload, stream, translation, control).await?;
+            let completed = store(*upload, stream, translation, control, landing).await?;
             Ok((completed, None))
         }
         Work::List { listing, form } => {
@@ -285,12 +350,11 @@ async fn store(
     stream: &mut Stream,
     translation: Translation,
     control: &PumpControl,
+    landing: &Landing,
 ) -> Result<Completed, Failure> {
     match receive(&mut upload, stream, translation, control).await {
         Ok(last) => {
-            // A client that was killed has both its connections closed by its system, one behind
-            // the other. Once around, the session has seen the end of its own, if it came.
-            tokio::task::yield_now().await;
+            landing.permission().await;
             if control.cancel.is_cancelled() {
                 return Err(keep(upload, last).await.into());
             }
