@@ -8,20 +8,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cap_std::fs::Dir;
-use futures_util::future::BoxFuture;
 use nix::unistd::{User, geteuid};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wharf_accounts::{Account, ExecPolicy, TlsPolicy};
-use wharf_model::{AccountId, NetworkSet, PermissionRules, QuotaLimits, Refusal, Usage};
+use wharf_model::{AccountId, NetworkSet, PermissionRules, QuotaLimits};
 use wharf_process::{Limits, Places, Processes};
 use wharf_server::process::{
     Client, Ending, Exit, Invocation, Process, ProcessError, ProcessRunner, TerminalSize,
 };
 use wharf_vfs::storage::Storage as _;
 use wharf_vfs::storage::local::{LocalOptions, LocalStorage};
-use wharf_vfs::{Home, Ledger, UsageJournal};
+use wharf_vfs::{Home, Ledger, NoJournal};
 
 /// Longest time that any single step may take before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -297,18 +296,6 @@ async fn open(path: &Path) -> Arc<Home> {
         Arc::new(storage),
         Ledger::new(usage, false, Box::new(NoJournal)),
     )
-}
-
-struct NoJournal;
-
-impl UsageJournal for NoJournal {
-    fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn save(&self, _usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async { Ok(()) })
-    }
 }
 
 /// Processes that have `mark` among their arguments.

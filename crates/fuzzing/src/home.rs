@@ -5,9 +5,9 @@ use std::sync::Arc;
 use wharf_model::{PermissionRules, QuotaLimits, Usage};
 use wharf_vfs::storage::Storage as _;
 use wharf_vfs::storage::memory::MemoryStorage;
-use wharf_vfs::{Home, Ledger, Vfs};
+use wharf_vfs::{Home, Ledger, NoJournal, Vfs};
 
-use crate::session::{Forgetful, QUOTA};
+use crate::session::QUOTA;
 
 /// An empty home that may be changed everywhere, up to [`QUOTA`].
 pub(crate) struct MemoryHome {
@@ -19,7 +19,7 @@ pub(crate) struct MemoryHome {
 impl MemoryHome {
     pub(crate) fn new() -> Self {
         let storage = MemoryStorage::new();
-        let ledger = Ledger::new(Usage::ZERO, true, Box::new(Forgetful));
+        let ledger = Ledger::new(Usage::ZERO, true, Box::new(NoJournal));
         let home = Home::new(Arc::new(storage.clone()), Arc::clone(&ledger));
         let limits = QuotaLimits {
             bytes: Some(QUOTA.bytes),

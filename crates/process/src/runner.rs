@@ -609,9 +609,9 @@ fn lost() -> Ending {
 mod tests {
     use super::*;
     use tokio::task::JoinHandle;
-    use wharf_model::Refusal;
+
     use wharf_testkit::{ArrangedStorage, Counts};
-    use wharf_vfs::{Ledger, UsageJournal};
+    use wharf_vfs::{Ledger, NoJournal};
 
     #[test]
     fn only_the_language_and_the_terminal_are_set_by_clients() {
@@ -634,18 +634,6 @@ mod tests {
         assert_eq!(environment(many).len(), MAX_VARIABLES);
     }
 
-    struct Forgetful;
-
-    impl UsageJournal for Forgetful {
-        fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
-            Box::pin(async { Ok(()) })
-        }
-
-        fn save(&self, _usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
-            Box::pin(async { Ok(()) })
-        }
-    }
-
     const INTERVAL: Duration = Duration::from_secs(10);
 
     /// A command whose home is counted as a test has it.
@@ -664,7 +652,7 @@ mod tests {
         async fn with(bytes: u64) -> Self {
             let counts = Counts::of(Usage { bytes, files: 1 });
             let storage = Arc::new(ArrangedStorage::counted(counts.clone()));
-            let ledger = Ledger::new(Usage::ZERO, true, Box::new(Forgetful));
+            let ledger = Ledger::new(Usage::ZERO, true, Box::new(NoJournal));
             let home = Home::new(storage, ledger);
             let (ours, theirs) = wire::pair().expect("a pair");
             let warden = Warden {

@@ -11,7 +11,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use pair::{connect, unencrypted};
 use raw::{RawChannel, string};
 use setting::setting;
@@ -19,11 +18,11 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use wharf_model::{PermissionRules, QuotaLimits, Refusal, Usage};
+use wharf_model::{PermissionRules, QuotaLimits, Usage};
 use wharf_server::registry::Transfers;
 use wharf_server::sftp::{AttributePolicy, SftpOptions, serve};
 use wharf_testkit::ArrangedStorage;
-use wharf_vfs::{Home, Ledger, UsageJournal, Vfs};
+use wharf_vfs::{Home, Ledger, NoJournal, Vfs};
 
 #[global_allocator]
 static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -156,24 +155,12 @@ async fn requests_over_ssh_that_want_no_answer_leave_nothing_behind() {
     assert!(grown < 64 * 1024, "{grown} bytes");
 }
 
-struct Forgetful;
-
-impl UsageJournal for Forgetful {
-    fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn save(&self, _usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async { Ok(()) })
-    }
-}
-
 #[tokio::test]
 async fn a_directory_of_a_million_entries_is_read_in_constant_memory() {
     const ENTRIES: u64 = 1_000_000;
     let _alone = COUNTING.lock().await;
     let storage = Arc::new(ArrangedStorage::listing(ENTRIES));
-    let ledger = Ledger::new(Usage::ZERO, true, Box::new(Forgetful));
+    let ledger = Ledger::new(Usage::ZERO, true, Box::new(NoJournal));
     let home = Home::new(storage, ledger);
     let vfs = Vfs::new(home, PermissionRules::default(), QuotaLimits::default());
     let options = SftpOptions {

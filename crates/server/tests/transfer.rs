@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -17,22 +16,10 @@ use wharf_testkit::noise;
 use wharf_vfs::storage::Storage;
 use wharf_vfs::storage::local::{LocalOptions, LocalStorage};
 use wharf_vfs::storage::memory::MemoryStorage;
-use wharf_vfs::{Disposition, Home, Ledger, Upload, UploadOptions, UsageJournal, Vfs};
-
-struct Forgetful;
-
-impl UsageJournal for Forgetful {
-    fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn save(&self, _usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async { Ok(()) })
-    }
-}
+use wharf_vfs::{Disposition, Home, Ledger, NoJournal, Upload, UploadOptions, Vfs};
 
 fn vfs(storage: Arc<dyn Storage>, bytes: Option<u64>) -> Vfs {
-    let ledger = Ledger::new(Usage::ZERO, true, Box::new(Forgetful));
+    let ledger = Ledger::new(Usage::ZERO, true, Box::new(NoJournal));
     let limits = QuotaLimits { bytes, files: None };
     Vfs::new(
         Home::new(storage, ledger),

@@ -20,6 +20,6 @@ mod vfs;
 
 pub use home::Home;
 pub use open::OpenLimit;
-pub use quota::{ForeignActivity, Ledger, QuotaReport, UsageJournal};
+pub use quota::{ForeignActivity, Ledger, NoJournal, QuotaReport, UsageJournal};
 pub use upload::{Committed, Disposition, Existing, Upload, UploadOptions, WriteOptions};
 pub use vfs::{Download, EntryPermissions, Listing, Partial, Vfs};

@@ -20,6 +20,20 @@ pub trait UsageJournal: Send + Sync + 'static {
     fn save(&self, usage: Usage) -> BoxFuture<'_, Result<(), Refusal>>;
 }
 
+/// Keeps nothing: for homes that are counted anew each time, or go with the process.
+#[derive(Debug, Clone, Copy)]
+pub struct NoJournal;
+
+impl UsageJournal for NoJournal {
+    fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn save(&self, _usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
 /// One home's account of what it holds; shared by all sessions on it.
 pub struct Ledger {
     // Makes "compare, then charge" one step; never held across an await.

@@ -11,11 +11,11 @@ use wharf_accounts::{
     StoredAccount, StoredUsage, TlsPolicy,
 };
 use wharf_model::{
-    AccountId, AccountName, NetworkSet, PermissionRules, Permissions, QuotaLimits, Refusal, Secret,
-    Usage, VirtualPath,
+    AccountId, AccountName, NetworkSet, PermissionRules, Permissions, QuotaLimits, Secret, Usage,
+    VirtualPath,
 };
 use wharf_server::door::{HomeOpener, HomeUnavailable};
-use wharf_vfs::{Home, UsageJournal};
+use wharf_vfs::Home;
 
 /// The quota of the account: little enough to be met.
 pub(crate) const QUOTA: Usage = Usage {
@@ -35,19 +35,6 @@ impl HomeOpener for OneHome {
         _account: &'a Account,
     ) -> BoxFuture<'a, Result<Arc<Home>, HomeUnavailable>> {
         Box::pin(ready(Ok(Arc::clone(&self.0))))
-    }
-}
-
-/// Usage is kept by nobody.
-pub(crate) struct Forgetful;
-
-impl UsageJournal for Forgetful {
-    fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(ready(Ok(())))
-    }
-
-    fn save(&self, _usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(ready(Ok(())))
     }
 }
 

@@ -31,10 +31,10 @@ use wharf_server::ftp::{DataNetwork, FtpConfig, FtpService, PassivePorts, Timeou
 use wharf_server::registry::Registry;
 use wharf_vfs::storage::Storage as _;
 use wharf_vfs::storage::memory::MemoryStorage;
-use wharf_vfs::{Home, Ledger};
+use wharf_vfs::{Home, Ledger, NoJournal};
 
+pub(crate) use account::QUOTA;
 use account::{AUTHENTICATOR, OneHome, READ_ONLY};
-pub(crate) use account::{Forgetful, QUOTA};
 use client::{Client, Pipes};
 
 /// Longest script: what fits into the pipes without waiting.
@@ -112,7 +112,7 @@ struct Setting {
 impl Setting {
     fn new() -> Self {
         let storage = MemoryStorage::new();
-        let ledger = Ledger::new(Usage::ZERO, true, Box::new(Forgetful));
+        let ledger = Ledger::new(Usage::ZERO, true, Box::new(NoJournal));
         let home = Home::new(Arc::new(storage.clone()), Arc::clone(&ledger));
         let rules = DoorRules {
             plain: PlainLogin::LoopbackOnly,

@@ -9,17 +9,16 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use futures_util::future::BoxFuture;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
-use wharf_model::{PermissionRules, QuotaLimits, Refusal, Usage, VirtualPath};
+use wharf_model::{PermissionRules, QuotaLimits, VirtualPath};
 use wharf_server::exec::{Streams, run};
 use wharf_server::registry::Transfers;
 use wharf_server::sftp::{AttributePolicy, SftpOptions};
 use wharf_vfs::storage::Storage;
 use wharf_vfs::storage::local::{LocalOptions, LocalStorage};
 use wharf_vfs::storage::memory::MemoryStorage;
-use wharf_vfs::{Home, Ledger, UsageJournal, Vfs};
+use wharf_vfs::{Home, Ledger, NoJournal, Vfs};
 
 /// What a command line came to.
 #[derive(PartialEq, Eq)]
@@ -48,18 +47,6 @@ impl Ran {
 
     pub(crate) fn error_text(&self) -> String {
         String::from_utf8_lossy(&self.errors).into_owned()
-    }
-}
-
-struct Forgetful;
-
-impl UsageJournal for Forgetful {
-    fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn save(&self, _usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async { Ok(()) })
     }
 }
 
@@ -136,7 +123,7 @@ pub(crate) fn sftp_options(stop: CancellationToken) -> SftpOptions {
 
 async fn vfs_on(storage: Arc<dyn Storage>, rules: PermissionRules, limits: QuotaLimits) -> Vfs {
     let usage = storage.measure().await.expect("counts");
-    let home = Home::new(storage, Ledger::new(usage, true, Box::new(Forgetful)));
+    let home = Home::new(storage, Ledger::new(usage, true, Box::new(NoJournal)));
     Vfs::new(home, rules, limits)
 }
 

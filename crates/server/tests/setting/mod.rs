@@ -15,7 +15,7 @@ use wharf_accounts::{
     Account, AccountStore, Authenticator, ExecPolicy, LoginGuard, NewAccount, NewPassword,
     PasswordPolicy, PasswordPool, PlainLogin, SqliteStore, ThrottleRules,
 };
-use wharf_model::{NetworkSet, Refusal, Secret, Usage};
+use wharf_model::{NetworkSet, Secret, Usage};
 use wharf_net::{
     Connection, ConnectionLimits, ConnectionSlots, Drain, Endpoint, EndpointOptions, Listener,
     Server, StreamService as _,
@@ -24,7 +24,7 @@ use wharf_server::door::{Door, DoorRules, HomeOpener, HomeUnavailable};
 use wharf_server::ftp::{FtpConfig, FtpService, FtpTls, PassivePorts, Timeouts};
 use wharf_server::registry::Registry;
 use wharf_vfs::storage::local::{LocalOptions, LocalStorage};
-use wharf_vfs::{Home, Ledger, UsageJournal};
+use wharf_vfs::{Home, Ledger, NoJournal};
 
 pub(crate) const TIMEOUTS: Timeouts = Timeouts {
     login: Duration::from_secs(30),
@@ -60,18 +60,6 @@ impl HomeOpener for OneHome {
     ) -> BoxFuture<'a, Result<Arc<Home>, HomeUnavailable>> {
         let home = Arc::clone(&self.0);
         Box::pin(async { Ok(home) })
-    }
-}
-
-struct Forgetful;
-
-impl UsageJournal for Forgetful {
-    fn mark_dirty(&self) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn save(&self, _usage: Usage) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async { Ok(()) })
     }
 }
 
@@ -113,7 +101,7 @@ pub(crate) async fn setting_of(
     root.create_dir("home").expect("made");
     let root = root.open_dir("home").expect("opens");
     let storage = Arc::new(LocalStorage::new(root, LocalOptions::default()));
-    let home = Home::new(storage, Ledger::new(Usage::ZERO, true, Box::new(Forgetful)));
+    let home = Home::new(storage, Ledger::new(Usage::ZERO, true, Box::new(NoJournal)));
 
     let authenticator = Authenticator::new(Arc::new(store), pool).expect("random");
     let rules = DoorRules {
