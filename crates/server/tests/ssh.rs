@@ -9,14 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use pair::client::{Client, log_in, open, open_with};
 use pair::{TIMEOUTS, config, connect, rekeying, service, unencrypted};
 use proptest::prelude::*;
 use raw::{Raw, RawChannel, packet, string};
-use russh::client::{self, DisconnectReason};
+use russh::client::{self};
 use russh::{Channel, ChannelMsg, Disconnect, Preferred, Sig, kex};
 use setting::{setting, setting_of};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wharf_accounts::{Account, ExecPolicy};
 use wharf_server::door::Protocol;
@@ -26,73 +27,6 @@ use wharf_server::process::{
 };
 use wharf_server::ssh::SshService;
 use wharf_vfs::Home;
-
-/// A client that trusts every server, and remembers how keys were exchanged and the last word.
-struct Client {
-    told: Option<oneshot::Sender<(Disconnect, String)>>,
-    exchanges: watch::Sender<Vec<String>>,
-}
-
-impl client::Handler for Client {
-    type Error = russh::Error;
-
-    async fn check_server_key(
-        &mut self,
-        _key: &russh::keys::PublicKeyOrCertificate,
-    ) -> Result<bool, Self::Error> {
-        Ok(true)
-    }
-
-    async fn kex_done(
-        &mut self,
-        _secret: Option<&[u8]>,
-        names: &russh::Names,
-        _session: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        let kind = names.kex.as_ref().to_owned();
-        self.exchanges.send_modify(|all| all.push(kind));
-        Ok(())
-    }
-
-    async fn disconnected(
-        &mut self,
-        reason: DisconnectReason<Self::Error>,
-    ) -> Result<(), Self::Error> {
-        if let (DisconnectReason::ReceivedDisconnect(said), Some(told)) = (reason, self.told.take())
-        {
-            let _ = told.send((said.reason_code, said.message));
-        }
-        Ok(())
-    }
-}
-
-/// A client that is not logged in, and what it will be told at the end.
-async fn open(
-    stream: DuplexStream,
-) -> (
-    client::Handle<Client>,
-    oneshot::Receiver<(Disconnect, String)>,
-) {
-    let (client, said, _) = open_with(client::Config::default(), stream).await;
-    (client, said)
-}
-
-/// The same, and each exchange of keys by its name.
-async fn open_with(
-    config: client::Config,
-    stream: DuplexStream,
-) -> (
-    client::Handle<Client>,
-    oneshot::Receiver<(Disconnect, String)>,
-    watch::Receiver<Vec<String>>,
-) {
-    let (told, said) = oneshot::channel();
-    let (exchanges, made) = watch::channel(Vec::new());
-    let told = Some(told);
-    let client = Client { told, exchanges };
-    let opened = client::connect_stream(Arc::new(config), stream, client).await;
-    (opened.expect("opens"), said, made)
-}
 
 /// A client with nothing but these exchanges of keys, by their names, and strict order.
 fn offering(exchanges: &[kex::Name]) -> client::Config {
@@ -169,11 +103,6 @@ async fn the_server_exchanges_keys_anew_by_time_while_nothing_happens() {
     thrice.await.expect("the client is there");
     // And the connection works on.
     assert!(runs(&client, "true").await.wait().await.is_some());
-}
-
-async fn log_in(client: &mut client::Handle<Client>) {
-    let login = client.authenticate_password("alice", "secret").await;
-    assert!(login.expect("answers").success());
 }
 
 async fn runs(client: &client::Handle<Client>, command: &str) -> Channel<client::Msg> {

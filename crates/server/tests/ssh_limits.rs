@@ -4,8 +4,7 @@ mod pair;
 mod raw;
 mod setting;
 
-use std::sync::Arc;
-
+use pair::client::{Client, log_in, open};
 use pair::{connect, service, unencrypted};
 use raw::{RawChannel, packet, string};
 use russh::client::{self, Handle};
@@ -13,27 +12,10 @@ use russh::{Channel, ChannelMsg, ChannelOpenFailure, Sig};
 use setting::{Setting, setting};
 use tokio::io::AsyncWriteExt as _;
 
-/// Trusts every server.
-struct Client;
-
-impl client::Handler for Client {
-    type Error = russh::Error;
-
-    async fn check_server_key(
-        &mut self,
-        _key: &russh::keys::PublicKeyOrCertificate,
-    ) -> Result<bool, Self::Error> {
-        Ok(true)
-    }
-}
-
-async fn log_in(setting: &Setting) -> Handle<Client> {
+async fn client_of(setting: &Setting) -> Handle<Client> {
     let (stream, _serving) = connect(setting, service(setting));
-    let config = Arc::new(client::Config::default());
-    let opened = client::connect_stream(config, stream, Client).await;
-    let mut client = opened.expect("opens");
-    let login = client.authenticate_password("alice", "secret").await;
-    assert!(login.expect("answers").success());
+    let (mut client, _said) = open(stream).await;
+    log_in(&mut client).await;
     client
 }
 
@@ -68,7 +50,7 @@ async fn ran(mut channel: Channel<client::Msg>) -> (Vec<u8>, Option<u32>) {
 #[tokio::test]
 async fn ten_channels_are_open_at_once_and_the_next_waits_until_one_is_closed() {
     let setting = setting().await;
-    let client = log_in(&setting).await;
+    let client = client_of(&setting).await;
     let mut open = Vec::new();
     for number in 0..10 {
         let mut channel = channel(&client).await;
@@ -99,20 +81,20 @@ async fn ten_channels_are_open_at_once_and_the_next_waits_until_one_is_closed() 
 #[tokio::test]
 async fn a_connection_opens_ten_thousand_channels_and_no_more() {
     let setting = setting().await;
-    let client = log_in(&setting).await;
+    let client = client_of(&setting).await;
     for _ in 0..10_000 {
         let channel = channel(&client).await;
         channel.close().await.expect("sends");
     }
     assert!(client.channel_open_session().await.is_err());
     // Another connection has its own.
-    channel(&log_in(&setting).await).await;
+    channel(&client_of(&setting).await).await;
 }
 
 #[tokio::test]
 async fn thirty_two_variables_are_set_and_one_past_them_is_refused() {
     let setting = setting().await;
-    let client = log_in(&setting).await;
+    let client = client_of(&setting).await;
     let mut channel = channel(&client).await;
     for number in 0..33 {
         let name = format!("LC_{}", "X".repeat(number + 1));
@@ -127,7 +109,7 @@ async fn thirty_two_variables_are_set_and_one_past_them_is_refused() {
 #[tokio::test]
 async fn a_channel_runs_one_program_and_what_it_gets_is_settled_then() {
     let setting = setting().await;
-    let client = log_in(&setting).await;
+    let client = client_of(&setting).await;
     let mut channel = channel(&client).await;
     channel.exec(true, "cat").await.expect("sends");
     assert!(is_done(&mut channel).await);
@@ -149,7 +131,7 @@ async fn a_channel_runs_one_program_and_what_it_gets_is_settled_then() {
 #[tokio::test]
 async fn eight_signals_wait_for_a_program_and_more_are_dropped() {
     let setting = setting().await;
-    let client = log_in(&setting).await;
+    let client = client_of(&setting).await;
     for (before, ends) in [(7, true), (8, false)] {
         let mut channel = channel(&client).await;
         // What a built-in command passes over.
