@@ -33,8 +33,8 @@ use self::beneath::{
     relative, set_attribute, usage_of,
 };
 use self::staging::{
-    Copy, InPlace, Place, Spot, Staged, Tree, drop_parked, parked_name, require_file, standing,
-    target_of_staged,
+    Copy, InPlace, LocalStaged, Place, Spot, Staged, Tree, drop_parked, parked_name, require_file,
+    standing, target_of_staged,
 };
 use self::turn::{Turn, Turns};
 use self::walk::walk;
@@ -122,13 +122,30 @@ fn while_wanted<'a, T: Send + 'static>(
     })
 }
 
-/// How work came to where it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// To a thread that may block.
-    Hop,
-    /// In a [`Turn`].
-    InPlace,
+/// Where somebody wants to write, and what is there.
+struct Site {
+    place: Place,
+    /// A regular file.
+    standing: Option<Metadata>,
+    /// What a cut overwrite left.
+    parked: Option<Metadata>,
+}
+
+impl Site {
+    /// Stages what takes the place of all of it.
+    fn replace(self, reserve: Reserve) -> Result<LocalStaged, Refusal> {
+        self.place.rights.land(self.standing.is_some())?;
+        let release = self.usage();
+        Staged::create(self.place, release, reserve)
+    }
+
+    /// What all that is there counts for.
+    fn usage(&self) -> Usage {
+        let there = [&self.standing, &self.parked].into_iter().flatten();
+        there
+            .map(usage_of)
+            .fold(Usage::ZERO, |sum, usage| sum + usage)
+    }
 }
 
 /// Whether somebody waits for what is done.
@@ -216,7 +233,7 @@ impl Storage for LocalStorage {
         reserve: Reserve,
     ) -> StorageResult<'a, Box<dyn StagedFile>> {
         let path = path.clone();
-        self.run(move |inner| inner.stage(&path, mode, rights, reserve, Way::Hop))
+        self.run(move |inner| inner.stage(&path, mode, rights, reserve))
     }
 
     fn stage_where_it_leads<'a>(
@@ -229,8 +246,8 @@ impl Storage for LocalStorage {
         let Some(turn) = inner.turn_beside(path) else {
             let path = path.clone();
             return self.run(move |inner| {
-                let target = judge(inner.resolve(&path)?)?;
-                inner.stage(&target.path, target.mode, target.rights, reserve, Way::Hop)
+                let Target { path, mode, rights } = judge(inner.resolve(&path)?)?;
+                inner.stage(&path, mode, rights, reserve)
             });
         };
         let Target { path, mode, rights } = match judge(path.clone()) {
@@ -238,12 +255,12 @@ impl Storage for LocalStorage {
             Err(refusal) => return Box::pin(std::future::ready(Err(refusal))),
         };
         if mode == WriteMode::Replace {
-            let staged = inner.stage(&path, mode, rights, reserve, Way::InPlace);
+            let staged = inner.stage_in_turn(&path, rights, reserve);
             return Box::pin(std::future::ready(staged));
         }
         // What goes on with a file may have to copy it.
         drop(turn);
-        self.run(move |inner| inner.stage(&path, mode, rights, reserve, Way::Hop))
+        self.run(move |inner| inner.stage(&path, mode, rights, reserve))
     }
 
     fn partial<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Option<u64>> {
@@ -506,51 +523,72 @@ impl Inner {
         }
     }
 
+    /// Stages, in a turn, what takes the place of whatever stands there. What comes after may
+    /// have turns, too.
+    fn stage_in_turn(
+        &self,
+        path: &VirtualPath,
+        rights: Rights,
+        reserve: Reserve,
+    ) -> Result<Box<dyn StagedFile>, Refusal> {
+        let mut staged = self.survey(path, rights)?.replace(reserve)?;
+        staged.take_turns(Arc::clone(&self.turns));
+        Ok(Box::new(staged))
+    }
+
+    fn survey(&self, path: &VirtualPath, rights: Rights) -> Result<Site, Refusal> {
+        let (directory, target) = parent_for_new(&self.root, path)?;
+        let standing = look(&directory, &target)?;
+        if let Some(metadata) = &standing {
+            require_file(metadata)?;
+        }
+        let parked = look(&directory, &parked_name(&target))?.filter(Metadata::is_file);
+        let place = Place {
+            tree: Arc::clone(&self.tree),
+            directory,
+            target,
+            rights,
+            options: self.options,
+        };
+        Ok(Site {
+            place,
+            standing,
+            parked,
+        })
+    }
+
     fn stage(
         &self,
         path: &VirtualPath,
         mode: WriteMode,
         rights: Rights,
         reserve: Reserve,
-        way: Way,
     ) -> Result<Box<dyn StagedFile>, Refusal> {
-        let (directory, name) = parent_for_new(&self.root, path)?;
-        let found = look(&directory, &name)?;
-        let parked = look(&directory, &parked_name(&name))?.filter(Metadata::is_file);
-        let mut place = Place {
-            tree: Arc::clone(&self.tree),
-            directory,
-            target: name,
-            rights,
-            options: self.options,
-            turns: None,
-        };
-        let standing = match &found {
-            Some(metadata) => Some(require_file(metadata)?),
-            None => None,
-        };
+        let site = self.survey(path, rights)?;
+        let standing = site.standing.as_ref();
         let size = standing.map_or(0, Metadata::len);
         let release = standing.map_or(Usage::ZERO, usage_of);
-        let release_all = release + parked.as_ref().map_or(Usage::ZERO, usage_of);
-        if way == Way::InPlace {
-            place.turns = Some(Arc::clone(&self.turns));
-        }
+        let release_all = site.usage();
         let offset = match (mode, standing) {
             (WriteMode::Replace | WriteMode::ResumeAt(0), _)
             | (WriteMode::Append | WriteMode::Amend, None) => {
-                rights.land(standing.is_some())?;
-                return Ok(Box::new(Staged::create(place, release_all, reserve)?));
+                return Ok(Box::new(site.replace(reserve)?));
             }
             (WriteMode::Append, Some(file)) if file.nlink() == 1 => {
-                return Ok(Box::new(InPlace::open(place, Spot::End, reserve)?));
+                return Ok(Box::new(InPlace::open(site.place, Spot::End, reserve)?));
             }
             (WriteMode::Amend, Some(file)) if file.nlink() == 1 => {
-                return Ok(Box::new(InPlace::open(place, Spot::Anywhere, reserve)?));
+                return Ok(Box::new(InPlace::open(
+                    site.place,
+                    Spot::Anywhere,
+                    reserve,
+                )?));
             }
             (WriteMode::Append, Some(_)) => size,
             (WriteMode::Amend, Some(_)) => 0,
             (WriteMode::ResumeAt(offset), _) => offset,
         };
+        let (place, parked) = (site.place, site.parked);
         let resumes = matches!(mode, WriteMode::ResumeAt(_));
         if resumes && parked.is_some_and(|parked| parked.len() == offset) {
             rights.land(standing.is_some())?;

@@ -119,8 +119,6 @@ pub(super) struct Place {
     /// What its commit may do there.
     pub(super) rights: Rights,
     pub(super) options: LocalOptions,
-    /// There if it was staged in one of them, and so may be put in its place in another.
-    pub(super) turns: Option<Arc<Turns>>,
 }
 
 /// What a staged file starts as.
@@ -265,10 +263,8 @@ impl Staged {
             name,
             is_marked,
         };
-        let mut writer = Writer::new(file, length);
-        writer.turns.clone_from(&end.place.turns);
         LocalStaged {
-            writer,
+            writer: Writer::new(file, length),
             end: End::Staged(end),
             digest: None,
         }
@@ -393,7 +389,7 @@ impl StagedFile for LocalStaged {
         last: LastPiece,
         approve: Approve,
     ) -> BoxFuture<'static, Result<Landed, NotLanded>> {
-        let turns = self.end.place().turns.clone();
+        let turns = self.writer.turns.clone();
         let turn = turns
             .as_ref()
             .filter(|_| self.lands_quickly(&last))
@@ -428,6 +424,11 @@ impl StagedFile for LocalStaged {
 }
 
 impl LocalStaged {
+    /// From now on short writes and the commit may be done in turns.
+    pub(super) fn take_turns(&mut self, turns: Arc<Turns>) {
+        self.writer.turns = Some(turns);
+    }
+
     /// Whether nothing is known of its commit that could take long.
     fn lands_quickly(&self, last: &LastPiece) -> bool {
         let place = self.end.place();
@@ -496,7 +497,6 @@ impl Staged {
             target,
             rights,
             options,
-            ..
         } = &self.place;
         if options.durable {
             file.sync_data().map_err(refusal)?;

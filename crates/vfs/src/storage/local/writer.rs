@@ -34,7 +34,7 @@ pub(super) struct Writer {
     pub(super) solid: Solid,
     /// Somebody has set the mode of this very file.
     pub(super) mode_is_set: bool,
-    /// There where short writes may be made in them.
+    /// There where short writes and the commit may be done in them.
     pub(super) turns: Option<Arc<Turns>>,
 }
 
@@ -203,8 +203,8 @@ impl Writer {
 }
 
 impl Content {
-    // Held, on a thread that may block or in a turn, for the whole of a write and of the end: a write that
-    // was dropped midway is over before the end looks at the file, or is not begun after it.
+    // Held, on a thread that may block or in a turn, for the whole of a write and of the end: a
+    // write that was dropped midway is over before the end looks at the file, or is not begun after it.
     fn lock(&self) -> MutexGuard<'_, bool> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
