@@ -1,6 +1,7 @@
 //! One upload: reserve, write, and then commit, cut or discard.
 
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::SystemTime;
@@ -311,19 +312,24 @@ impl Inner {
     async fn write(&mut self, content: Bytes) -> Result<(), Refusal> {
         let hashed = content.clone();
         let end = end_of(self.position, length_of(&hashed))?;
-        // What is written in order is what is hashed, while another thread writes it.
-        let hasher = self.hasher.take();
-        let position = self.position;
-        let hashing = async {
-            hasher.map(|mut hasher| {
-                hasher.update(&hashed);
-                hasher
-            })
+        // What is written in order is what is hashed.
+        let mut hasher = self.hasher.take();
+        let mut hash = || hasher.iter_mut().for_each(|hasher| hasher.update(&hashed));
+        let written = {
+            let mut writing = pin!(self.write_at(self.position, vec![content]));
+            match futures_util::poll!(&mut writing) {
+                Poll::Ready(written) => written.map(|()| hash()),
+                Poll::Pending => {
+                    // Another thread writes it meanwhile.
+                    hash();
+                    writing.await
+                }
+            }
         };
-        let writing = self.write_at(position, vec![content]);
-        let (written, hasher) = futures_util::future::join(writing, hashing).await;
+        if self.sound {
+            self.hasher = hasher;
+        }
         written?;
-        self.hasher = hasher;
         self.position = end;
         Ok(())
     }

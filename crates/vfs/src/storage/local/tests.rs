@@ -1167,6 +1167,24 @@ fn a_digest_that_nobody_waits_for_stops() {
 }
 
 #[tokio::test]
+async fn a_write_that_the_quota_refuses_is_not_in_the_digest() {
+    let fixture = Fixture::limited(3);
+    let wanted = UploadOptions {
+        digest: Some(DigestAlgorithm::Sha256),
+        ..options(Disposition::Replace)
+    };
+    let upload = fixture.vfs.create(&path("/file"), wanted).await;
+    let mut upload = upload.expect("may start");
+    upload.write(Bytes::from_static(b"a")).await.expect("fits");
+    let refused = upload.write(Bytes::from_static(b"too long")).await;
+    assert!(matches!(refused, Err(Refusal::OverQuota(QuotaKind::Bytes))));
+    upload.write(Bytes::from_static(b"bc")).await.expect("fits");
+    let committed = upload.commit().await.expect("commits");
+    let digest = committed.digest.expect("was asked for");
+    assert_eq!(digest.to_string(), SHA256_ABC);
+}
+
+#[tokio::test]
 async fn a_digest_is_computed_while_writing_and_dropped_when_the_file_changes() {
     let fixture = Fixture::new();
     let vfs = &fixture.vfs;
