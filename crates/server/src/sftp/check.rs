@@ -2,6 +2,7 @@
 //! (draft-ietf-secsh-filexfer-extensions-00 §3).
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use wharf_model::{ByteRange, DigestAlgorithm, Hasher, Refusal};
 use wharf_proto::sftp::{CheckedFile, MAX_READ_BYTES, Response, check_file_name, known_algorithm};
@@ -24,6 +25,25 @@ pub(super) struct Check {
     /// 0 for all in one.
     block_bytes: u64,
     echoed: bool,
+}
+
+/// Digests that a session computes at a time: each keeps a processor busy that others wait for, too.
+const MAX_AT_A_TIME: usize = 2;
+
+/// The turns of a session's digests, and what ends them.
+pub(super) struct Checks {
+    turns: Semaphore,
+    ending: CancellationToken,
+}
+
+impl Checks {
+    /// Those of a session that ends with `ending`.
+    pub(super) fn new(ending: CancellationToken) -> Self {
+        Self {
+            turns: Semaphore::new(MAX_AT_A_TIME),
+            ending,
+        }
+    }
 }
 
 /// Where the content is.
@@ -65,17 +85,18 @@ impl Check {
         })
     }
 
-    /// Looks at an open file.
+    /// Looks at an open file, when it is its turn.
     pub(super) async fn run(
         &self,
-        source: &Source<'_>,
-        ending: &CancellationToken,
+        source: Source<'_>,
+        checks: &Checks,
     ) -> Result<Response, Problem> {
+        let _turn = checks.turns.acquire().await;
         match source {
             Source::Download(download) if self.block_bytes == 0 => {
-                self.in_one(download, ending).await
+                self.in_one(download, &checks.ending).await
             }
-            _ => self.in_blocks(source, ending).await,
+            _ => self.in_blocks(&source, &checks.ending).await,
         }
     }
 

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use wharf_model::{Entry, Refusal, VirtualPath};
 use wharf_proto::sftp::{Attributes, MAX_READ_BYTES, Response};
 use wharf_vfs::{Download, Upload, Vfs};
 
-use super::check::{Check, Source};
+use super::check::{Check, Checks, Source};
 use super::names::{AttributePolicy, Changes, set_by_path};
 use super::refusal::Problem;
 use super::replies::{Asked, Nature};
@@ -83,8 +82,7 @@ pub(super) struct FileTask {
     pub(super) content: Content,
     pub(super) attributes: AttributePolicy,
     pub(super) moved: Moved,
-    /// Held while the content is looked through.
-    pub(super) checks: Arc<Semaphore>,
+    pub(super) checks: Arc<Checks>,
     pub(super) ending: CancellationToken,
     pub(super) jobs: UnboundedReceiver<(Asked, FileJob)>,
 }
@@ -345,8 +343,7 @@ impl FileTask {
             } => Source::Upload(upload),
             Content::Write { .. } => return Err(Problem::NotOpenFor("reading")),
         };
-        let _turn = self.checks.acquire().await;
-        check.run(&source, &self.ending).await
+        check.run(source, &self.checks).await
     }
 
     async fn copy(&mut self, copy: &Copy) -> Result<u64, Problem> {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadHalf};
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +18,7 @@ use wharf_proto::sftp::{
 };
 use wharf_vfs::{Disposition, Download, Existing, Vfs, WriteOptions};
 
-use super::check::{Check, Source};
+use super::check::{Check, Checks, Source};
 use super::directory::{self, DirectoryJob};
 use super::file::{Content, Copy, FileJob, FileTask, Moved, read_length};
 use super::handles::{Handles, MAX_HANDLES, Open, OpenFile, hand_over};
@@ -40,9 +39,6 @@ const SMALL_BYTES: usize = 16 * 1024;
 
 /// What the smallest request costs: its answer, and its place in the queues.
 const OVERHEAD_BYTES: usize = 512;
-
-/// Digests that are computed at a time: each keeps a processor busy that others wait for, too.
-const MAX_CHECKS: usize = 2;
 
 /// What holds for a session.
 #[derive(Debug, Clone)]
@@ -101,7 +97,7 @@ where
             transfers: options.transfers,
             ending: ending.clone(),
             handles: Handles::default(),
-            checks: Arc::new(Semaphore::new(MAX_CHECKS)),
+            checks: Arc::new(Checks::new(ending.clone())),
             tasks: tasks.clone(),
         },
         replies,
@@ -149,8 +145,7 @@ struct Work {
     transfers: Transfers,
     ending: CancellationToken,
     handles: Handles,
-    /// Held while the content of a file is looked through.
-    checks: Arc<Semaphore>,
+    checks: Arc<Checks>,
     tasks: TaskTracker,
 }
 
@@ -262,11 +257,7 @@ impl Session {
                     };
                     self.for_file(ticket, &to, FileJob::Copy(copy)).await;
                 }
-                Err(problem) => self
-                    .replies
-                    .ask(ticket, Nature::Looks)
-                    .await
-                    .answer(Err(problem)),
+                Err(problem) => self.at_once(ticket, Err(problem)).await,
             },
             Request::CheckFile {
                 subject,
@@ -278,12 +269,7 @@ impl Session {
                 let echoed = matches!(subject, CheckSubject::EchoedHandle(_));
                 let check = Check::new(&algorithms, (offset, length), block_bytes, echoed);
                 match (check, subject) {
-                    (Err(problem), _) => {
-                        self.replies
-                            .ask(ticket, Nature::Looks)
-                            .await
-                            .answer(Err(problem));
-                    }
+                    (Err(problem), _) => self.at_once(ticket, Err(problem)).await,
                     (
                         Ok(check),
                         CheckSubject::Handle(handle) | CheckSubject::EchoedHandle(handle),
@@ -438,15 +424,13 @@ impl Session {
         let work = self.work.clone();
         self.tasks.spawn(
             async move {
-                let opened = async { Ok(work.vfs.open(&VirtualPath::parse(&path)?).await?) };
-                let opened = opened.await;
+                let opened = work.open(&path).await;
                 asked.lasts();
-                let _turn = work.checks.acquire().await;
-                let checked = match &opened {
-                    Ok(file) => check.run(&Source::Download(file), &work.ending).await,
-                    Err(_) => Err(Problem::Ending),
+                let checked = match opened {
+                    Ok(file) => check.run(Source::Download(&file), &work.checks).await,
+                    Err(problem) => Err(problem),
                 };
-                asked.answer(opened.and(checked));
+                asked.answer(checked);
             }
             .in_current_span(),
         );
@@ -519,6 +503,10 @@ impl Work {
             }
         }
         Ok(Response::status(StatusCode::Ok, "Done."))
+    }
+
+    async fn open(&self, path: &[u8]) -> Result<Download, Problem> {
+        Ok(self.vfs.open(&VirtualPath::parse(path)?).await?)
     }
 
     async fn stat(self, path: Bytes) -> Result<Response, Problem> {
