@@ -1,7 +1,7 @@
 //! The control connection and the session's loop.
 //!
-//! One task owns the session. It moves the running transfer, waits for a command line,
-//! its end, a timer or the drain, and handles one at a time. Replies
+//! One task owns the session. It moves the running transfer, and waits for a command line,
+//! a step of the transfer, a timer or the drain, and handles one at a time. Replies
 //! leave in the order of their commands: what comes while a transfer runs is
 //! kept until it has ended, except ABOR, which stops it at once and is answered
 //! in its place, and STAT, which is answered at once when nothing waits before it.
@@ -379,18 +379,16 @@ impl Loop {
             }
             Event::Stepped(Step::Finished(finished)) => {
                 self.running = None;
-                match self.finish(finished) {
-                    Flow::Continue if self.waiting.is_empty() => Flow::Continue,
-                    Flow::Continue => {
-                        // What waits may take long, and the client should not wait for that.
-                        if self.control.flush().await.is_err() {
-                            return Flow::End;
-                        }
-                        self.rest = None;
-                        self.run_waiting().await
-                    }
-                    end => end,
+                let flow = self.finish(finished);
+                if flow != Flow::Continue || self.waiting.is_empty() {
+                    return flow;
                 }
+                // What waits may take long, and the client should not wait for that.
+                if self.control.flush().await.is_err() {
+                    return Flow::End;
+                }
+                self.rest = None;
+                self.run_waiting().await
             }
             Event::IdleTooLong => {
                 self.queue_farewell("Nothing was heard of you for too long; closing.");

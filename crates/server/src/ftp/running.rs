@@ -133,12 +133,9 @@ impl Landing {
     /// Waits for the permission, which whoever polls this gives.
     async fn permission(&self) {
         self.arrived.store(true, Ordering::Relaxed);
-        poll_fn(|_| {
-            if self.allowed.load(Ordering::Relaxed) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+        poll_fn(|_| match self.asks() {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
         })
         .await;
     }
@@ -333,16 +330,22 @@ async fn carry_out(
     }
 }
 
-/// Keeps what arrived of an upload whose session is ending, so that it can be resumed.
-async fn keep(mut upload: Upload, last: Bytes) -> TransferError {
-    let kept = match upload.write(last).await {
-        Ok(()) => upload.cut().await,
-        Err(refusal) => upload.cut().await.and(Err(refusal)),
-    };
-    if let Err(refusal) = kept {
-        tracing::warn!(%refusal, "the part of a cut upload could not be kept");
+/// Takes in all of an upload, and returns its last piece once its session lets it take its place.
+async fn arrive(
+    upload: &mut Upload,
+    stream: &mut Stream,
+    translation: Translation,
+    control: &PumpControl,
+    landing: &Landing,
+) -> Result<Bytes, TransferError> {
+    let last = receive(upload, stream, translation, control).await?;
+    landing.permission().await;
+    if control.cancel.is_cancelled() {
+        // So that it can be resumed.
+        upload.write(last).await?;
+        return Err(TransferError::Cancelled);
     }
-    TransferError::Cancelled
+    Ok(last)
 }
 
 async fn store(
@@ -352,12 +355,8 @@ async fn store(
     control: &PumpControl,
     landing: &Landing,
 ) -> Result<Completed, Failure> {
-    match receive(&mut upload, stream, translation, control).await {
+    match arrive(&mut upload, stream, translation, control, landing).await {
         Ok(last) => {
-            landing.permission().await;
-            if control.cancel.is_cancelled() {
-                return Err(keep(upload, last).await.into());
-            }
             if stream.as_tls().is_some() {
                 // Clients wait for our close_notify; everything has arrived, so its failing is nothing.
                 let _ = control.close(stream).await;
