@@ -4,6 +4,7 @@ mod escape;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Read as _};
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
@@ -220,10 +221,9 @@ async fn send_input(input: &CommandInput, mut pieces: mpsc::Receiver<Bytes>) {
     let _ = input.end().await;
 }
 
-/// Standard input, piece by piece. The thread ends with its input or with the process: nothing
-/// else ends a read that waits.
-fn read_standard_input() -> mpsc::Receiver<Bytes> {
-    let (sender, pieces) = mpsc::channel(PIECES);
+/// Has a thread read standard input, and `take` each piece until it breaks off. The thread ends
+/// with its input or with the process: nothing else ends a read that waits.
+fn read_input(mut take: impl FnMut(&[u8]) -> ControlFlow<()> + Send + 'static) {
     std::thread::spawn(move || {
         let mut source = io::stdin();
         let mut buffer = vec![0; BUFFER_BYTES];
@@ -234,45 +234,46 @@ fn read_standard_input() -> mpsc::Receiver<Bytes> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return,
             };
-            let piece = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
-            if sender.blocking_send(piece).is_err() {
+            if take(buffer.get(..count).unwrap_or_default()).is_break() {
                 return;
             }
         }
     });
+}
+
+/// Standard input, piece by piece.
+fn read_standard_input() -> mpsc::Receiver<Bytes> {
+    let (sender, pieces) = mpsc::channel(PIECES);
+    read_input(
+        move |piece| match sender.blocking_send(Bytes::copy_from_slice(piece)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        },
+    );
     pieces
 }
 
-/// What is typed for the command, piece by piece, by a thread as above; `leaving` is told of
-/// `~.`, whether the command takes anything or not. Where it has not taken thousands of keys,
-/// further ones are dropped, as a terminal drops them that nobody reads (termios(3), `IMAXBEL`).
+/// What is typed for the command, piece by piece; `leaving` is told of `~.`, whether the command
+/// takes anything or not. Where it has not taken thousands of keys, further ones are dropped, as a
+/// terminal drops them that nobody reads (termios(3), `IMAXBEL`).
 fn read_keys(leaving: Arc<Notify>) -> mpsc::Receiver<Bytes> {
     let (sender, pieces) = mpsc::channel(KEYS);
-    std::thread::spawn(move || {
-        let mut source = io::stdin();
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let mut escapes = Escapes::new();
-        loop {
-            let count = match source.read(&mut buffer) {
-                Ok(0) => return,
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return,
-            };
-            let typed = escapes.take(buffer.get(..count).unwrap_or_default());
-            if typed.asks {
-                eprint!("{HELP}");
-            }
-            if !typed.for_command.is_empty()
-                && let Err(TrySendError::Closed(_)) = sender.try_send(typed.for_command.into())
-            {
-                return;
-            }
-            if typed.leaves {
-                leaving.notify_one();
-                return;
-            }
+    let mut escapes = Escapes::new();
+    read_input(move |piece| {
+        let typed = escapes.take(piece);
+        if typed.asks {
+            eprint!("{HELP}");
         }
+        if !typed.for_command.is_empty()
+            && let Err(TrySendError::Closed(_)) = sender.try_send(typed.for_command.into())
+        {
+            return ControlFlow::Break(());
+        }
+        if typed.leaves {
+            leaving.notify_one();
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     });
     pieces
 }
