@@ -1,6 +1,6 @@
 //! Against Wharf's own server.
 
-use std::io::{BufRead as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -339,6 +339,29 @@ fn a_server_that_hangs_is_left_with_a_tilde_and_the_terminal_is_as_before() {
          os.kill({server}, signal.SIGCONT)\nif is_raw(): fail('raw')\n"
     );
     setting.at_terminal(&script, &["exec", &setting.url("")]);
+}
+
+#[test]
+fn a_server_that_hangs_is_given_up_by_a_command_without_a_terminal() {
+    let setting = setting(&["--exec", "builtin"]);
+    let url = setting.url("");
+    let mut child = setting
+        .client(&["exec", "--timeout", "1", &url, "--", "cat"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut input = child.stdin.take().expect("piped");
+    input.write_all(b"runs\n").expect("taken");
+    let mut output = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("reads");
+    assert_eq!(line, "runs\n");
+    setting.server.signal("STOP");
+    let ended = child.wait_with_output().expect("ends");
+    setting.server.signal("CONT");
+    assert_eq!(ended.status.code(), Some(255));
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert!(errors.contains("silent for 1 s"), "{errors}");
 }
 
 #[test]

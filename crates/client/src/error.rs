@@ -442,6 +442,8 @@ pub enum Waiting {
     TransferEnd,
     /// A digest of a file.
     Digest,
+    /// An answer to the question whether the server is there.
+    SignOfLife,
 }
 
 impl fmt::Display for Waiting {
@@ -455,6 +457,7 @@ impl fmt::Display for Waiting {
             Self::Data => "data was being transferred",
             Self::TransferEnd => "the end of a transfer was due",
             Self::Digest => "a digest was due",
+            Self::SignOfLife => "it was asked whether it is there",
         })
     }
 }

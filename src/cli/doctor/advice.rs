@@ -115,7 +115,7 @@ fn silence(waiting: Waiting, scheme: Scheme) -> &'static str {
              a server that looks up names may need a longer --timeout"
         }
         Waiting::DataConnect => OPEN_PORTS,
-        Waiting::Data | Waiting::TransferEnd | Waiting::Digest => {
+        Waiting::Data | Waiting::TransferEnd | Waiting::Digest | Waiting::SignOfLife => {
             "the data stopped on their way: look for a firewall that ends connections, or for a path MTU \
              that is too small"
         }

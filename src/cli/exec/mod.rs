@@ -25,12 +25,16 @@ use crate::cli::site::{AccessArgs, UrlArgument, runtime};
 /// Options of `wharf exec`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-The words of the command are joined by spaces and read by the account's shell on the server, as ssh(1) does it. Standard
-input, output and error are the command's; the exit code is the command's too, 128 and the signal's number if one ended
-it, 141 where nobody reads its output any more, and 255 where Wharf itself failed.
+The words of the command are joined by spaces and read by the account's shell on the server, as \
+ssh(1) does it. Standard input, output and error are the command's; the exit code is the command's \
+too, 128 and the signal's number if one ended it, 141 where nobody reads its output any more, and \
+255 where Wharf itself failed.
 
-With a terminal, `~.` at the start of a line closes the connection, also to a server that hangs (exit code 255); `~?` shows
-what else there is.
+A command may say nothing for as long as it likes: the server is asked whether it is there, and \
+given up when it has not answered for --timeout.
+
+With a terminal, `~.` at the start of a line closes the connection, also to a server that hangs \
+(exit code 255); `~?` shows what else there is.
 
 Examples:
   wharf exec sftp://alice@files.example -- df -h

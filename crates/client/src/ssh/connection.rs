@@ -8,13 +8,13 @@ use russh::Names;
 use russh::client::{self, DisconnectReason, Handle, Msg};
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate};
 use russh::{Channel, Preferred, cipher};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::SshServer;
 use super::host_key::{HostKey, KnownKey, judge};
 use super::login::{Asked, SshLogin, ask, log_in};
+use super::transport::{Patience, transport};
 use crate::dial::{dial, keep_alive};
 use crate::error::{ClientError, Said, Waiting};
 
@@ -22,6 +22,7 @@ use crate::error::{ClientError, Said, Waiting};
 pub(super) struct Connection {
     handle: Handle<Watcher>,
     last_words: LastWords,
+    patience: Arc<Patience>,
     algorithms: Agreed,
 }
 
@@ -62,7 +63,8 @@ impl Connection {
         let _ = socket.set_nodelay(true);
         let last_words = LastWords::default();
         let algorithms = Agreed::default();
-        let config = Arc::new(config(&known));
+        let patience = Patience::new(server.deadlines.stall);
+        let config = Arc::new(config(&known, &patience));
         let watcher = Watcher {
             server: server.name(),
             known,
@@ -70,7 +72,8 @@ impl Connection {
             algorithms: Arc::clone(&algorithms),
             last_words: last_words.clone(),
         };
-        let connecting = client::connect_stream(config, unblocked(socket), watcher);
+        let connecting =
+            client::connect_stream(config, transport(socket, Arc::clone(&patience)), watcher);
         let handle = timeout(deadline, connecting)
             .await
             .map_err(|_| silent(Waiting::Handshake, deadline))?
@@ -78,6 +81,7 @@ impl Connection {
         Ok(Self {
             handle,
             last_words,
+            patience,
             algorithms,
         })
     }
@@ -106,7 +110,9 @@ impl Connection {
         asked: Asked,
     ) -> Result<String, ClientError> {
         let done = timeout(LOGIN, log_in(&mut self.handle, login, asked)).await;
-        self.of_login(done)
+        let opened = self.of_login(done)?;
+        self.patience.begin();
+        Ok(opened)
     }
 
     fn of_login<T>(
@@ -131,9 +137,12 @@ impl Connection {
             })
     }
 
-    /// An end with the server's last words, if it had any.
+    /// An end with the server's last words, if it had any, or with its silence.
     pub(super) fn explain(&self, error: ClientError) -> ClientError {
-        self.last_words.explain(error)
+        match (error, self.patience.explain()) {
+            (ClientError::Closed(_), Some(silence)) => silence,
+            (error, _) => self.last_words.explain(error),
+        }
     }
 }
 
@@ -307,28 +316,7 @@ impl client::Handler for Watcher {
     }
 }
 
-/// Most bytes that wait to be sent: more than a peer's windows let anybody have under way.
-const MOST_UNSENT_BYTES: usize = 32 * 1024 * 1024;
-
-/// Bytes that are handed to the system at a time, if there are so many.
-const SENT_TOGETHER_BYTES: usize = 256 * 1024;
-
-/// `socket`, written to by a task of its own. russh reads nothing while it waits for its writes,
-/// and so two of it that both have much to say would wait for each other for ever.
-fn unblocked(socket: TcpStream) -> impl AsyncRead + AsyncWrite + Send + Unpin {
-    let (reading, mut writing) = socket.into_split();
-    let (sending, unsent) = tokio::io::duplex(MOST_UNSENT_BYTES);
-    let mut unsent = BufReader::with_capacity(SENT_TOGETHER_BYTES, unsent);
-    tokio::spawn(async move {
-        // A write that fails drops the other end, and the next one is told.
-        if tokio::io::copy_buf(&mut unsent, &mut writing).await.is_ok() {
-            let _ = writing.shutdown().await;
-        }
-    });
-    tokio::io::join(reading, sending)
-}
-
-fn config(known: &[KnownKey]) -> client::Config {
+fn config(known: &[KnownKey], patience: &Patience) -> client::Config {
     client::Config {
         client_id: russh::SshId::Standard(Cow::Borrowed(concat!(
             "SSH-2.0-Wharf_",
@@ -343,6 +331,9 @@ fn config(known: &[KnownKey]) -> client::Config {
             ..Preferred::DEFAULT
         },
         nodelay: true,
+        // The questions only: `Patience` judges the silence behind them.
+        keepalive_interval: Some(patience.interval()),
+        keepalive_max: 0,
         ..client::Config::default()
     }
 }

@@ -17,6 +17,7 @@ mod known_hosts;
 mod login;
 mod pattern;
 mod probe;
+mod transport;
 
 use std::sync::Arc;
 
