@@ -17,7 +17,7 @@ use crate::cli::site::{
 /// Options of `wharf get`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-A download is written beside its target, compared with the server's digest where the server makes one, and renamed
+A download is written beside its target, compared with the server's digest where the server makes one, and renamed \
 into place. One that was cut is resumed by the same command, once the server's digest proves what is there.
 
 Examples:

@@ -11,8 +11,8 @@ use crate::cli::text;
 /// Options of `wharf hash`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-The server makes the digests (HASH, XSHA256, XMD5 and so on; over SSH check-file, or sha256sum and its like where the
-account may run commands); nothing is downloaded. One that offers none is told so: `wharf cat URL | sha256sum` makes
+The server makes the digests (HASH, XSHA256, XMD5 and so on; over SSH check-file, or sha256sum and its like where the \
+account may run commands); nothing is downloaded. One that offers none is told so: `wharf cat URL | sha256sum` makes \
 one here.")]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -14,7 +14,7 @@ use crate::cli::site::{Site, SiteArgs, TransferArgs, UrlArgument, run as run_on_
 /// Options of `wharf mirror`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-The target's content becomes like the source's: files that differ are transferred, missing directories made.
+The target's content becomes like the source's: files that differ are transferred, missing directories made. \
 Nothing is removed without --delete, and with it only once every transfer went well.
 
 Examples:

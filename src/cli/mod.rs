@@ -127,4 +127,29 @@ mod tests {
     fn every_command_line_is_well_formed() {
         Cli::command().debug_assert();
     }
+
+    /// A line that ends where the source has it is broken again at the width of a terminal.
+    #[test]
+    fn what_helps_say_behind_their_options_fits_a_terminal_or_wraps_by_itself() {
+        fn look_at(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            let lines: Vec<&str> = help.lines().collect();
+            for pair in lines.windows(2) {
+                let [line, next] = pair else { continue };
+                let is_text = |line: &str| line.starts_with(|first: char| !first.is_whitespace());
+                let name = command.get_name();
+                assert!(
+                    !is_text(line) || !is_text(next) || line.ends_with(':'),
+                    "{name}: a line ends at {line:?}"
+                );
+            }
+            for line in lines.iter().filter(|line| line.starts_with(' ')) {
+                let name = command.get_name();
+                assert!(line.chars().count() <= 80, "{name}: {line:?}");
+            }
+            command.get_subcommands().for_each(look_at);
+        }
+        look_at(&Cli::command());
+    }
 }

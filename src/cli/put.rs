@@ -15,14 +15,14 @@ use crate::cli::site::{Site, SiteArgs, TransferArgs, UrlArgument, run as run_on_
 /// Options of `wharf put`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-The copies' digests are compared where the server makes any. An upload that was cut is resumed by the same command,
-once the server's digest proves what is there. Standard input comes once, so that such an upload is not resumed, and
+The copies' digests are compared where the server makes any. An upload that was cut is resumed by the same command, \
+once the server's digest proves what is there. Standard input comes once, so that such an upload is not resumed, and \
 not tried again.
 
 Examples:
   wharf put big.iso ftp://alice@files.example/
   tar cz photos | wharf put - sftp://alice@files.example/photos.tar.gz
-  wharf put -r photos ftp://alice@files.example/archive/     (makes archive, if it is missing)")]
+  wharf put -r photos ftp://alice@files.example/archive/   (makes archive)")]
 pub(crate) struct Args {
     #[command(flatten)]
     site: SiteArgs,

@@ -20,19 +20,23 @@ use crate::supervisor::{Environment, Supervisor};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Signals:
-  TERM, INT  finish transfers, at most timeouts.drain, then stop; a second one stops at once
-  HUP        read the configuration again: limits, timeouts, greeting, passive ports, masquerade address,
-             TLS policy, certificates, access and login rules
+  TERM, INT  finish transfers, at most timeouts.drain, then stop; a second one
+             stops at once
+  HUP        read the configuration again: limits, timeouts, greeting, passive
+             ports, masquerade address, TLS policy, certificates, access and
+             login rules
 
 As root, give it a user of its own: wharf serve --user wharf --ftp 0.0.0.0:21
-Under systemd (dist/wharf.service) it tells when it is ready, and serves sockets that are passed on under the names
+
+Under systemd (dist/wharf.service) it tells when it is ready, and serves sockets that are passed on under the names \
 ftp, ftps and ssh. See a running server with: wharf status, wharf sessions
 
-Where the kernel has Landlock, the server reaches its data, home_roots, configuration and certificates only; see
+Where the kernel has Landlock, the server reaches its data, home_roots, configuration and certificates only; see \
 sandbox in the configuration.
 
 Example:
-  wharf user add alice && wharf serve --ftp 0.0.0.0:2121 --ftps 0.0.0.0:2990 --ssh 0.0.0.0:2222")]
+  wharf user add alice
+  wharf serve --ftp 0.0.0.0:2121 --ftps 0.0.0.0:2990 --ssh 0.0.0.0:2222")]
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,

@@ -16,7 +16,7 @@ use crate::cli::{get, hash, ls, mirror, mkdir, put, rm};
     override_usage = "COMMAND [ARGUMENTS]",
     arg_required_else_help = false,
     after_help = "\
-!COMMAND runs a command of this machine. Words are quoted as in a Unix shell; *, ? and [a-z] are wildcards.
+!COMMAND runs a command of this machine. Words are quoted as in a Unix shell; *, ? and [a-z] are wildcards. \
 Ctrl-C stops what is running and stays in the shell; Ctrl-D leaves it. `help COMMAND` tells more."
 )]
 pub(super) struct Line {

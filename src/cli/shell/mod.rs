@@ -33,7 +33,7 @@ use crate::cli::{CliError, cat, get, hash, local, ls, mirror, mkdir, mv, put, rm
 /// Options of `wharf shell`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-`help` in the shell lists its commands; Tab completes commands, remote paths and local ones. Where standard input is
+`help` in the shell lists its commands; Tab completes commands, remote paths and local ones. Where standard input is \
 no terminal, lines are read from it, and the first one that fails ends the shell with its exit code.
 
 Examples:

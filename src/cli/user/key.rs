@@ -18,10 +18,12 @@ const MAX_FILE_BYTES: u64 = 2 * 1024 * 1024;
 pub(super) enum Action {
     /// Let a public key open an account; one that it has already takes over the new options
     #[command(after_help = "\
-A line is ALGORITHM BASE64 [COMMENT], as in a .pub file or authorized_keys. In front of it may stand options, with
+A line is ALGORITHM BASE64 [COMMENT], as in a .pub file or authorized_keys. In front of it may stand options, with \
 commas between them:
-  from=\"192.0.2.0/24,!192.0.2.7\"  the key opens from these networks only, less those with a !
+  from=\"192.0.2.0/24,!192.0.2.7\"  the key opens from these networks only,
+                                  less those with a !
   restrict                        no terminal
+
 Any other option is refused. Ports, agents and X11 are never forwarded, whatever the key.
 
 Example:
