@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
-use wharf_testkit::{Ftp, OpenSsh, Proof, Server, Wharf, noise};
+use wharf_testkit::{Ftp, OpenSsh, Proof, Server, Wharf, has_program, noise};
 
 use crate::ending::{STAYERS, stayers};
 use crate::fixture::{PATIENCE, allow, give_to_user, marked, until, user};
@@ -181,6 +181,45 @@ fn outputs_the_status_and_the_signal_of_a_process_are_told_over_ssh() {
     let output = command.stdin(Stdio::null()).output().expect("runs");
     let (status, _, errors) = parts(output);
     assert_eq!(status, Some(128 + 10), "{errors}");
+}
+
+/// rclone asks for digests by commands, to which files have other paths than to SFTP.
+#[test]
+fn rclone_compares_by_digests_where_it_is_told_the_path_of_the_home() {
+    if !has_program("rclone") {
+        return;
+    }
+    let Some(setting) = setting("") else { return };
+    let tree = setting.wharf.scratch().join("tree");
+    std::fs::create_dir_all(tree.join("below")).expect("made");
+    for (seed, name) in (0..).zip(["plain", "it's $HOME; a \"name\"", "below/deep"]) {
+        std::fs::write(tree.join(name), noise(100_000, seed)).expect("written");
+    }
+    let remote = format!(
+        ":sftp,host=127.0.0.1,port={},user=alice,key_file='{}',path_override='{}':tree",
+        setting.server.ssh().port(),
+        setting.key.display(),
+        setting.wharf.home("alice").join("tree").display(),
+    );
+    let rclone = |verb: &[&str]| {
+        let mut command = Command::new("rclone");
+        command
+            .args(verb)
+            .args(["--config", "", "--retries", "1", "--checkers", "1", "-v"]);
+        let output = command.arg(&tree).arg(&remote).output().expect("starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{verb:?}: {said}");
+        said
+    };
+    rclone(&["sync", "--checksum"]);
+    let checked = rclone(&["check"]);
+    assert!(checked.contains("0 differences found"), "{checked}");
+    assert!(checked.contains("3 matching files"), "{checked}");
+    // Without a digest in common, rclone would say so and compare sizes.
+    assert!(
+        !checked.contains("hashes could not be checked"),
+        "{checked}"
+    );
 }
 
 #[test]
