@@ -236,9 +236,9 @@ pub fn escape_for_display(bytes: &[u8]) -> String {
 const MAX_SHOWN_BYTES: usize = 1024;
 
 /// As [`escape_for_display`] of the first 1,024 bytes, for what a peer can make as long as it
-/// likes and a line of a log or a list shows. Where something was left out, `\…(N bytes cut)` stands at the end, which
-/// nothing else shows as: a backslash of the bytes themselves is `\\`. A character is cut
-/// off whole.
+/// likes and a line of a log or a list shows. Where something was left out, `\…(N bytes cut)`
+/// stands at the end, which nothing else shows as: a backslash of the bytes themselves is `\\`.
+/// A character is cut off whole.
 pub fn cut_for_display(bytes: &[u8]) -> String {
     if bytes.len() <= MAX_SHOWN_BYTES {
         return escape_for_display(bytes);
