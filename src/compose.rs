@@ -421,7 +421,7 @@ impl Server {
         };
         let open = OpenLimits {
             together: descriptors.for_homes(),
-            per_home: descriptors.for_one_home(config.limits.open_files_per_home),
+            per_home: config.limits.open_files_per_home,
         };
         let homes = Homes::new(accounts, options, open);
         let registry = Registry::new();

@@ -36,14 +36,9 @@ impl Descriptors {
         }
     }
 
-    /// The bound of all homes together.
+    /// The bound of all homes together, which share it.
     pub(crate) fn for_homes(self) -> Arc<OpenLimit> {
         OpenLimit::new(self.most / 2)
-    }
-
-    /// How many of these one home gets where `wanted` are configured: no home takes all.
-    pub(crate) fn for_one_home(self, wanted: usize) -> usize {
-        wanted.min(self.most / 4)
     }
 
     /// Says in the log that so many connections can run out of descriptors.
@@ -69,13 +64,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_is_for_homes_and_no_home_gets_more_than_half_of_that() {
-        let few = Descriptors { most: 1024 };
-        assert_eq!(few.for_one_home(2000), 256);
-        assert_eq!(few.wanting(10_000), Some(40_000));
-        let many = Descriptors { most: 1 << 20 };
-        assert_eq!(many.for_one_home(2000), 2000);
-        assert_eq!(many.wanting(10_000), None);
+    fn connections_want_four_descriptors_each_and_are_told_when_there_are_fewer() {
+        let few = Descriptors { most: 40_000 };
+        assert_eq!(few.wanting(10_000), None);
+        assert_eq!(few.wanting(10_001), Some(40_004));
     }
 
     #[test]
