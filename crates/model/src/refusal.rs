@@ -47,6 +47,9 @@ pub enum Refusal {
     /// The disk below is full.
     #[error("the storage is full")]
     StorageFull,
+    /// No file can be as large as this one would become.
+    #[error("the file would be too large")]
+    TooLarge,
     /// Another transfer is writing to the file in place.
     #[error("another transfer is writing to the file")]
     Busy,

@@ -156,7 +156,7 @@ impl Upload {
     /// grow by. Dropped midway as [`Upload::write`].
     ///
     /// # Errors
-    /// `NotPermitted` where only the end may be written, `OverQuota` and `StorageFull` before
+    /// `NotPermitted` where only the end may be written, `OverQuota` and `TooLarge` before
     /// anything is written; otherwise what the storage says.
     pub async fn write_at(&mut self, offset: u64, content: Vec<Bytes>) -> Result<(), Refusal> {
         self.inner()?.write_at(offset, content).await

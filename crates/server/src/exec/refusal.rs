@@ -18,6 +18,7 @@ pub(super) fn text(refusal: &Refusal) -> &'static str {
         Refusal::OverQuota(QuotaKind::Bytes) => "Disk quota exceeded",
         Refusal::OverQuota(QuotaKind::Files) => "Disk quota exceeded (number of files)",
         Refusal::StorageFull => "No space left on device",
+        Refusal::TooLarge => "File too large",
         Refusal::Busy => "Another transfer is writing to the file",
         Refusal::TooManyOpen => "Too many open files",
         Refusal::OffsetBeyondEnd { .. } => "Invalid argument",

@@ -47,6 +47,10 @@ pub(crate) fn reply_to(refusal: &Refusal) -> Reply {
             ReplyCode::STORAGE_FULL,
             "The server's storage is full; try again later.",
         ),
+        Refusal::TooLarge => (
+            ReplyCode::UNAVAILABLE,
+            "The file would be larger than files can be here.",
+        ),
         Refusal::Busy => (
             ReplyCode::FILE_BUSY,
             "Another transfer is writing to this file; try again later.",
@@ -150,6 +154,7 @@ mod tests {
             (Refusal::NotFound, 550),
             (Refusal::OverQuota(QuotaKind::Bytes), 552),
             (Refusal::StorageFull, 452),
+            (Refusal::TooLarge, 550),
             (Refusal::Busy, 450),
             (Refusal::TooManyOpen, 450),
             (Refusal::InvalidName(PathError::LineEnd), 553),

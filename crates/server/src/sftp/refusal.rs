@@ -147,6 +147,7 @@ fn response_to_refusal(refusal: &Refusal) -> Response {
             failure("Quota exceeded: no more files allowed; see df -i.")
         }
         Refusal::StorageFull => failure("The server's storage is full."),
+        Refusal::TooLarge => failure("The file would be larger than files can be here."),
         Refusal::Busy => failure("Another transfer is writing to this file; try again later."),
         Refusal::TooManyOpen => {
             failure("Too many files are open in this home or on the server; close some.")

@@ -102,11 +102,16 @@ impl Client {
 
     /// How one request went.
     async fn status(&mut self, request: Request) -> StatusCode {
+        self.told(request).await.0
+    }
+
+    /// The same, and the words.
+    async fn told(&mut self, request: Request) -> (StatusCode, String) {
         let shown = format!("{request:?}");
         match self.ask(request).await {
             Response::Status { code, message } => {
                 assert!(!message.is_empty(), "{shown}");
-                code
+                (code, String::from_utf8_lossy(&message).into_owned())
             }
             other => panic!("a status for {shown}, not {other:?}"),
         }
@@ -440,6 +445,35 @@ async fn a_write_beyond_every_size_or_the_quota_is_refused_and_the_file_is_not_w
         assert_eq!(client.status(close(&handle)).await, StatusCode::Failure);
     }
     assert_eq!(client.get("/f").await, "old");
+}
+
+#[tokio::test]
+async fn offsets_that_no_file_can_have_are_beyond_the_end_and_too_far_to_write_at() {
+    let room = Room::empty().await;
+    for vfs in [room.vfs.clone(), in_memory().await] {
+        let mut client = Client::connect(&vfs).await;
+        client.put("/f", b"content").await;
+        let reading = client.open("/f", READ).await;
+        let amending = client.open("/f", READ.union(OpenFlags::WRITE)).await;
+        let most = u64::try_from(i64::MAX).expect("positive");
+        for offset in [7, most - 1, most, most + 1, u64::MAX - 1, u64::MAX] {
+            for handle in [&reading, &amending] {
+                for length in [1, u32::MAX] {
+                    let status = client.status(read(handle, offset, length)).await;
+                    assert_eq!(status, StatusCode::Eof, "{offset} {length}");
+                }
+            }
+        }
+        let refused = "The file would be larger than files can be here.".to_owned();
+        for offset in [most, most + 1, u64::MAX - 1, u64::MAX] {
+            let told = client.told(write(&amending, offset, b"xx")).await;
+            assert_eq!(told, (StatusCode::Failure, refused.clone()), "{offset}");
+        }
+        let Response::Data(data) = client.ask(read(&amending, 0, 10)).await else {
+            panic!("content");
+        };
+        assert_eq!(data, "content");
+    }
 }
 
 #[tokio::test]

@@ -393,12 +393,22 @@ pub struct Kept {
 /// Names that begin so are the storages' own: no client sees or names them.
 const RESERVED: &[u8] = b".wharf-";
 
-/// Whether a length can be a file's: Linux counts in signed numbers of 64 bits.
+/// The longest that a file can be, in bytes: Linux counts in signed numbers of 64 bits.
+const MAX_FILE_BYTES: u64 = i64::MAX.unsigned_abs();
+
+/// Where `length` bytes from `offset` on end, if a file can be so long.
 pub(crate) fn end_of(offset: u64, length: u64) -> Result<u64, Refusal> {
     offset
         .checked_add(length)
-        .filter(|end| i64::try_from(*end).is_ok())
-        .ok_or(Refusal::StorageFull)
+        .filter(|end| *end <= MAX_FILE_BYTES)
+        .ok_or(Refusal::TooLarge)
+}
+
+/// How many of `length` bytes from `offset` on a file can have. The system takes a read beyond
+/// that for a mistake, and not for one behind the end.
+pub(crate) fn readable_at(offset: u64, length: usize) -> usize {
+    let most = MAX_FILE_BYTES.saturating_sub(offset);
+    usize::try_from(most).map_or(length, |most| length.min(most))
 }
 
 /// Whether `name` is the storages' own.

@@ -157,6 +157,7 @@ every_storage! {
     what_is_parked_moves_with_its_directory_and_goes_with_it
     ranges_have_digests
     an_open_file_outlives_its_name
+    what_lies_behind_the_largest_offset_is_the_end_and_cannot_be_written
     pieces_in_any_order_make_the_file_and_holes_count
     what_lies_behind_a_hole_is_not_kept_of_a_cut_upload
     a_file_is_changed_where_it_stands
@@ -322,6 +323,28 @@ async fn an_open_file_outlives_its_name(bench: Bench) {
     let content = download.read_at(3, 100).await.expect("readable");
     assert_eq!(&content[..], b"tent");
     assert!(download.read_at(7, 1).await.expect("readable").is_empty());
+}
+
+async fn what_lies_behind_the_largest_offset_is_the_end_and_cannot_be_written(bench: Bench) {
+    bench.put("/file", b"content").await;
+    let download = bench.vfs.open(&path("/file")).await.expect("opens");
+    let mut upload = bench.amend("/file").await.expect("may start");
+    // Linux counts in signed numbers.
+    for offset in [(1 << 63) - 2, (1 << 63) - 1, 1 << 63, u64::MAX] {
+        for length in [1, 1000] {
+            let read = download.read_at(offset, length).await.expect("the end");
+            assert!(read.is_empty(), "{offset}");
+            let read = upload.read_at(offset, length).await.expect("the end");
+            assert!(read.is_empty(), "{offset}");
+        }
+        let written = write_at(&mut upload, offset, "xx").await;
+        assert!(matches!(written, Err(Refusal::TooLarge)), "{offset}");
+    }
+    let longer = upload.set_length(1 << 63).await;
+    assert!(matches!(longer, Err(Refusal::TooLarge)));
+    upload.commit().await.expect("commits");
+    assert_eq!(bench.content("/file").await, b"content");
+    bench.assert_exact().await;
 }
 
 async fn what_is_open_counts_from_its_opening_to_its_end(bench: Bench) {

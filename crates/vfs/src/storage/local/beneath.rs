@@ -242,7 +242,8 @@ pub(super) fn refusal(error: io::Error) -> Refusal {
         Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY => Refusal::SystemDenied,
         Errno::LOOP | Errno::MLINK => Refusal::LinkLoop,
         Errno::NAMETOOLONG => Refusal::InvalidName(wharf_model::PathError::NameTooLong),
-        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Refusal::StorageFull,
+        Errno::NOSPC | Errno::DQUOT => Refusal::StorageFull,
+        Errno::FBIG => Refusal::TooLarge,
         // A directory moved into itself; a name that the file system cannot hold.
         Errno::INVAL | Errno::ILSEQ => Refusal::InvalidName(wharf_model::PathError::NotAName),
         Errno::BUSY => Refusal::Busy,

@@ -40,7 +40,7 @@ use self::turn::{Turn, Turns};
 use self::walk::walk;
 use crate::storage::{
     Batches, Judge, Links, Need, Reserve, Rights, StagedFile, Storage, StorageResult, StoredFile,
-    Target, WriteMode, is_reserved, is_resident,
+    Target, WriteMode, is_reserved, is_resident, readable_at,
 };
 
 /// Readable by everybody on the server's machine who may enter the home, which is 0700.
@@ -396,6 +396,7 @@ fn set_file_modified(file: &File, time: SystemTime) -> Result<(), Refusal> {
 
 /// At most `length` bytes from `offset`.
 fn read_file(file: &File, offset: u64, length: usize) -> Result<Bytes, Refusal> {
+    let length = readable_at(offset, length);
     let mut content = Vec::with_capacity(length);
     if length > 0 {
         let spare = rustix::buffer::spare_capacity(&mut content);
