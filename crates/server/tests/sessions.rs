@@ -3,18 +3,21 @@
 
 mod setting;
 
+use std::future::ready;
+use std::io;
 use std::io::Write as _;
-use std::net::TcpStream;
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use setting::{TIMEOUTS, setting, setting_on};
+use setting::{TIMEOUTS, setting, setting_in_memory, setting_on};
 use socket2::SockRef;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, duplex};
 use tokio::time::Instant;
 use wharf_model::Secret;
+use wharf_net::Stream;
 use wharf_server::door::{Approach, Credential, LoginRefused, Protocol};
-use wharf_server::ftp::PassivePorts;
+use wharf_server::ftp::{Connecting, DataNetwork, Ends, PassivePorts};
 use wharf_server::registry::{Direction, Subject};
 
 #[tokio::test]
@@ -208,6 +211,86 @@ async fn a_data_connection_that_never_comes_ends_the_transfer_and_not_the_sessio
     client.expect("425").await;
     client.send("SIZE file").await;
     client.expect("550").await;
+}
+
+/// A network whose one data connection is this pipe.
+struct OnePipe(Mutex<Option<DuplexStream>>);
+
+impl OnePipe {
+    fn of(stream: DuplexStream) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Some(stream))))
+    }
+
+    fn connect(&self) -> Connecting {
+        let stream = self.0.lock().expect("no panic").take().map(Stream::from);
+        Box::pin(ready(stream.ok_or(io::ErrorKind::NotConnected.into())))
+    }
+}
+
+impl DataNetwork for OnePipe {
+    fn listen(&self, _ports: &PassivePorts, ends: Ends) -> io::Result<(SocketAddr, Connecting)> {
+        Ok((ends.local, self.connect()))
+    }
+
+    fn dial(&self, _ends: Ends, _target: SocketAddr) -> Connecting {
+        self.connect()
+    }
+}
+
+/// Bytes that an upload sends at a time.
+const PIECE: &[u8] = &[b'x'; 1024 * 1024];
+
+#[tokio::test]
+async fn stat_and_abor_are_heard_within_an_upload_that_never_waits() {
+    // The runtime lets a task go on for 128 operations at a time, each of at most the 256 KiB of
+    // the pump's buffer. That is half of what the pipe holds, and with one thread the session has
+    // its turn only when we have had ours and filled it.
+    let (mut ours, theirs) = duplex(64 * PIECE.len());
+    let setting = setting_in_memory(OnePipe::of(theirs)).await;
+    let mut client = setting.log_in().await;
+    client.port().await;
+    client.send("STOR file").await;
+    client.expect("150").await;
+    let sending = tokio::spawn(async move {
+        for _ in 0..512 {
+            ours.write_all(PIECE).await?;
+        }
+        ours.shutdown().await
+    });
+    let mut before = String::new();
+    for _ in 0..3 {
+        client.send("STAT").await;
+        let status = client.expect("213").await;
+        assert_ne!(status, before);
+        before = status;
+    }
+    client.send("ABOR").await;
+    client.expect("426").await;
+    client.expect("226").await;
+    sending
+        .await
+        .expect("no panic")
+        .expect_err("not all was taken");
+}
+
+#[tokio::test]
+async fn a_transfer_goes_on_while_its_client_takes_no_replies() {
+    let (mut ours, theirs) = duplex(1024);
+    let setting = setting_in_memory(OnePipe::of(theirs)).await;
+    // Shorter than any reply.
+    let mut client = setting.log_in_over(8).await;
+    client.port().await;
+    client.send("STOR file").await;
+    client.expect("150").await;
+    tokio::time::pause();
+    client.send("STAT").await;
+    // The session has begun to say it, and can only wait.
+    let begun = client.stream.fill_buf().await.expect("reads");
+    assert!(begun.starts_with(b"213"));
+    ours.write_all(PIECE).await.expect("all of it is taken");
+    drop(ours);
+    client.expect("213 Status: 0 bytes transferred").await;
+    client.expect("226").await;
 }
 
 #[tokio::test]

@@ -21,9 +21,11 @@ use wharf_net::{
     Server, StreamService as _,
 };
 use wharf_server::door::{Door, DoorRules, HomeOpener, HomeUnavailable};
-use wharf_server::ftp::{FtpConfig, FtpService, FtpTls, PassivePorts, Timeouts};
+use wharf_server::ftp::{DataNetwork, FtpConfig, FtpService, FtpTls, PassivePorts, Timeouts};
 use wharf_server::registry::Registry;
+use wharf_vfs::storage::Storage;
 use wharf_vfs::storage::local::{LocalOptions, LocalStorage};
+use wharf_vfs::storage::memory::MemoryStorage;
 use wharf_vfs::{Home, Ledger, NoJournal};
 
 pub(crate) const TIMEOUTS: Timeouts = Timeouts {
@@ -32,6 +34,9 @@ pub(crate) const TIMEOUTS: Timeouts = Timeouts {
     data_connect: Duration::from_secs(20),
     stall: Duration::from_secs(60),
 };
+
+/// Bytes that a control connection holds before its writer waits.
+const PIPE_BYTES: usize = 64 * 1024;
 
 /// A service with the account `alice`, whose password is `secret`.
 pub(crate) struct Setting {
@@ -83,6 +88,40 @@ pub(crate) async fn setting_of(
     tls: Option<FtpTls>,
 ) -> Setting {
     let directory = tempfile::tempdir().expect("a directory");
+    let root = Dir::open_ambient_dir(directory.path(), ambient_authority()).expect("a directory");
+    root.create_dir("home").expect("made");
+    let root = root.open_dir("home").expect("opens");
+    let storage = Arc::new(LocalStorage::new(root, LocalOptions::default()));
+    let config = config(passive_ports, tls);
+    let service = |door| FtpService::new(config, door);
+    furnished(directory, exec, storage, service).await
+}
+
+/// With files in memory, and with data connections over `network`.
+pub(crate) async fn setting_in_memory(network: Arc<dyn DataNetwork>) -> Setting {
+    let directory = tempfile::tempdir().expect("a directory");
+    let storage = Arc::new(MemoryStorage::new());
+    let config = config(PassivePorts(0..=0), None);
+    let service = |door| FtpService::over(network, config, door);
+    furnished(directory, ExecPolicy::Builtin, storage, service).await
+}
+
+fn config(passive_ports: PassivePorts, tls: Option<FtpTls>) -> FtpConfig {
+    FtpConfig {
+        greeting: "Ready.".to_owned(),
+        passive_ports,
+        masquerade: None,
+        timeouts: TIMEOUTS,
+        tls,
+    }
+}
+
+async fn furnished(
+    directory: tempfile::TempDir,
+    exec: ExecPolicy,
+    storage: Arc<dyn Storage>,
+    service: impl FnOnce(Arc<Door>) -> FtpService,
+) -> Setting {
     let store = SqliteStore::open(&directory.path().join("wharf.db"))
         .await
         .expect("opens");
@@ -97,10 +136,6 @@ pub(crate) async fn setting_of(
     alice.exec = exec;
     store.insert(alice, hash).await.expect("inserts");
 
-    let root = Dir::open_ambient_dir(directory.path(), ambient_authority()).expect("a directory");
-    root.create_dir("home").expect("made");
-    let root = root.open_dir("home").expect("opens");
-    let storage = Arc::new(LocalStorage::new(root, LocalOptions::default()));
     let home = Home::new(storage, Ledger::new(Usage::ZERO, true, Box::new(NoJournal)));
 
     let authenticator = Authenticator::new(Arc::new(store), pool).expect("random");
@@ -123,20 +158,13 @@ pub(crate) async fn setting_of(
         Registry::new(),
         rules,
     ));
-    let config = FtpConfig {
-        greeting: "Ready.".to_owned(),
-        passive_ports,
-        masquerade: None,
-        timeouts: TIMEOUTS,
-        tls,
-    };
     let limits = ConnectionLimits {
         total: 1000,
         per_address: 1000,
         newcomers_per_network: 1000,
     };
     Setting {
-        service: Arc::new(FtpService::new(config, Arc::clone(&door))),
+        service: Arc::new(service(Arc::clone(&door))),
         door,
         slots: ConnectionSlots::new(limits),
         directory,
@@ -156,7 +184,12 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
 impl Setting {
     /// Starts a session for a client at `peer`.
     pub(crate) fn connect_from(&self, peer: &str) -> Client {
-        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        self.connect_over(peer, PIPE_BYTES)
+    }
+
+    /// The same, over a pipe that holds so many bytes.
+    fn connect_over(&self, peer: &str, pipe_bytes: usize) -> Client {
+        let (ours, theirs) = tokio::io::duplex(pipe_bytes);
         let peer: SocketAddr = peer.parse().expect("an address");
         let connection = Connection {
             stream: theirs.into(),
@@ -183,7 +216,12 @@ impl Setting {
     }
 
     pub(crate) async fn log_in(&self) -> Client {
-        let mut client = self.connect_from("127.0.0.1:50000");
+        self.log_in_over(PIPE_BYTES).await
+    }
+
+    /// The same, over a pipe that holds so many bytes.
+    pub(crate) async fn log_in_over(&self, pipe_bytes: usize) -> Client {
+        let mut client = self.connect_over("127.0.0.1:50000", pipe_bytes);
         client.expect("220").await;
         for (command, code) in [
             ("USER alice", "331"),
