@@ -4,13 +4,26 @@ mod pair;
 mod raw;
 mod setting;
 
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 use pair::client::{Client, log_in, open};
-use pair::{connect, service, unencrypted};
+use pair::{config, connect, service, unencrypted};
 use raw::{RawChannel, packet, string};
 use russh::client::{self, Handle};
 use russh::{Channel, ChannelMsg, ChannelOpenFailure, Sig};
-use setting::{Setting, setting};
+use setting::{Setting, setting, setting_of};
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
+use wharf_accounts::{Account, ExecPolicy};
+use wharf_server::ftp::PassivePorts;
+use wharf_server::process::{
+    Ending, Exit, Invocation, Process, ProcessControl, ProcessError, ProcessRunner, TerminalSize,
+};
+use wharf_server::ssh::SshService;
+use wharf_vfs::Home;
 
 async fn client_of(setting: &Setting) -> Handle<Client> {
     let (stream, _serving) = connect(setting, service(setting));
@@ -21,6 +34,15 @@ async fn client_of(setting: &Setting) -> Handle<Client> {
 
 async fn channel(client: &Handle<Client>) -> Channel<client::Msg> {
     client.channel_open_session().await.expect("opens")
+}
+
+/// Whether another channel is refused for there being so many.
+async fn is_full(client: &Handle<Client>) -> bool {
+    match client.channel_open_session().await {
+        Ok(_) => false,
+        Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::ResourceShortage)) => true,
+        Err(other) => panic!("{other}"),
+    }
 }
 
 /// Whether the server says that it did the last thing that it was asked for.
@@ -61,14 +83,7 @@ async fn ten_channels_are_open_at_once_and_the_next_waits_until_one_is_closed() 
         }
         open.push(channel);
     }
-    let refused = client.channel_open_session().await.err();
-    let is_shortage = matches!(
-        refused,
-        Some(russh::Error::ChannelOpenFailure(
-            ChannelOpenFailure::ResourceShortage
-        ))
-    );
-    assert!(is_shortage, "{refused:?}");
+    assert!(is_full(&client).await);
     let idle = open.pop().expect("one");
     idle.close().await.expect("sends");
     let again = channel(&client).await;
@@ -76,6 +91,71 @@ async fn ten_channels_are_open_at_once_and_the_next_waits_until_one_is_closed() 
     // The ones that are open go on.
     again.exec(true, "echo here").await.expect("sends");
     assert_eq!(ran(again).await, (b"here\n".to_vec(), Some(0)));
+}
+
+/// Runs what takes its time to end, until there is a permit for it.
+struct Slow(Arc<Semaphore>);
+
+impl ProcessRunner for Slow {
+    fn start<'a>(
+        &'a self,
+        _account: &'a Account,
+        _home: &'a Arc<Home>,
+        _invocation: Invocation,
+    ) -> BoxFuture<'a, Result<Process, ProcessError>> {
+        let may_end = Arc::clone(&self.0);
+        Box::pin(ready(Ok(Process {
+            stdin: Box::new(tokio::io::sink()),
+            stdout: Box::new(tokio::io::empty()),
+            stderr: None,
+            notice: None,
+            control: Box::new(Uncontrolled),
+            ending: Box::pin(async move {
+                may_end.acquire().await.expect("open").forget();
+                Ending {
+                    exit: Exit::Status(0),
+                    notice: None,
+                }
+            }),
+        })))
+    }
+}
+
+struct Uncontrolled;
+
+impl ProcessControl for Uncontrolled {
+    fn resize(&self, _size: TerminalSize) {}
+
+    fn signal(&self, _name: &str) {}
+}
+
+#[tokio::test]
+async fn what_runs_takes_the_place_of_its_channel_until_it_has_ended() {
+    let setting = setting_of(ExecPolicy::Shell, PassivePorts(0..=0), None).await;
+    let may_end = Arc::new(Semaphore::new(0));
+    let runner = Arc::new(Slow(Arc::clone(&may_end)));
+    let service = SshService::new(&config(), Arc::clone(&setting.door), runner);
+    let (stream, _serving) = connect(&setting, service);
+    let (mut client, _said) = open(stream).await;
+    log_in(&mut client).await;
+    tokio::time::pause();
+    for _ in 0..10 {
+        let mut channel = channel(&client).await;
+        channel.exec(true, "slow").await.expect("sends");
+        assert!(is_done(&mut channel).await);
+        channel.close().await.expect("sends");
+    }
+    assert!(is_full(&client).await);
+    may_end.add_permits(1);
+    while is_full(&client).await {}
+    // What it had is open now, and idle.
+    assert!(is_full(&client).await);
+    // What has not ended five seconds behind its channel is dropped.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    for _ in 0..9 {
+        channel(&client).await;
+    }
+    assert!(is_full(&client).await);
 }
 
 #[tokio::test]
