@@ -252,12 +252,15 @@ mod tests {
     }
 
     /// Waits for something else than its socket.
-    struct Busy(std::sync::Mutex<mpsc::Receiver<()>>);
+    struct Busy {
+        begun: tokio::sync::mpsc::UnboundedSender<()>,
+        ends: std::sync::Mutex<mpsc::Receiver<()>>,
+    }
 
     impl BlockingService for Busy {
-        fn serve(&self, mut connection: BlockingConnection) -> Result<(), ServiceError> {
-            connection.stream.write_all(b"served")?;
-            Ok(self.0.lock().expect("no panic").recv()?)
+        fn serve(&self, _: BlockingConnection) -> Result<(), ServiceError> {
+            self.begun.send(())?;
+            Ok(self.ends.lock().expect("no panic").recv()?)
         }
 
         fn refuse(&self, mut stream: BlockingStream, reason: Refused) {
@@ -267,9 +270,11 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_place_is_free_when_its_thread_has_ended_and_who_finds_none_is_told() {
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
         let (end, ends) = mpsc::channel();
+        let ends = ends.into();
         let limits = ConnectionLimits::everyone(1);
-        let server = Server::new(Arc::new(Blocking(Arc::new(Busy(ends.into())))))
+        let server = Server::new(Arc::new(Blocking(Arc::new(Busy { begun, ends }))))
             .with_slots(ConnectionSlots::new(limits))
             .with_deadline(Duration::from_millis(1));
         let slots = server.slots();
@@ -285,14 +290,16 @@ mod tests {
             told
         };
         // Its end is that of the deadline, and the thread waits on.
-        assert_eq!(told().await, "served");
+        assert_eq!(told().await, "");
+        begins.recv().await.expect("serves");
         assert_eq!(slots.total(), 1);
         assert_eq!(told().await, "Limit(Total)");
         end.send(()).expect("is awaited");
         while slots.total() > 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(told().await, "served");
+        assert_eq!(told().await, "");
+        begins.recv().await.expect("serves");
     }
 
     #[tokio::test(flavor = "multi_thread")]
