@@ -5,6 +5,9 @@
 //! socket and a local file go through `sendfile`; everything else through a
 //! buffer. Both give the same bytes.
 
+#[cfg(target_os = "linux")]
+mod sendfile;
+
 use std::fs::File;
 use std::io;
 #[cfg(target_os = "linux")]
@@ -22,17 +25,15 @@ use tokio_util::sync::CancellationToken;
 use wharf_model::Refusal;
 use wharf_net::Stream;
 use wharf_proto::ascii::{FromWire, ToWire};
-use wharf_vfs::storage::{Stop, Tap, is_resident};
+use wharf_vfs::storage::{Stop, Tap};
 use wharf_vfs::{Download, Upload};
+
+#[cfg(target_os = "linux")]
+use self::sendfile::send_file;
 
 /// Bytes moved through one buffer at a time. At 256 KiB the cost of handing a
 /// write to a thread that may block is under a tenth of the write itself.
 const BUFFER_BYTES: usize = 256 * 1024;
-
-/// Bytes that one `sendfile` call may move: long enough to make the call cheap,
-/// short enough that other sessions get their turn.
-#[cfg(target_os = "linux")]
-const SENDFILE_BYTES: u64 = 1024 * 1024;
 
 /// Most bytes of a refused upload that are taken in and forgotten. A client that
 /// stops at once has up to 10 MiB under way (the largest receive and send
@@ -189,7 +190,7 @@ pub async fn send(
     match (download.as_file(), stream.as_plain_socket(), translation) {
         #[cfg(target_os = "linux")]
         (Some(file), Some(socket), Translation::None) => {
-            sendfile(file, start, end, socket, control).await?;
+            send_file(file, start, end, socket, control).await?;
         }
         _ => send_buffered(download, start, end, stream, translation, control).await?,
     }
@@ -234,79 +235,6 @@ fn shortened() -> TransferError {
         io::ErrorKind::UnexpectedEof,
         "the file became shorter while it was sent",
     )))
-}
-
-/// The kernel's road: page cache to socket.
-#[cfg(target_os = "linux")]
-async fn sendfile(
-    file: &Arc<File>,
-    start: u64,
-    end: u64,
-    socket: &tokio::net::TcpStream,
-    control: &PumpControl,
-) -> Result<(), TransferError> {
-    let mut offset = start;
-    // A fresh socket takes something at once, which the runtime would hear only later.
-    let mut is_fresh = true;
-    while offset < end {
-        let piece = (end - offset).min(SENDFILE_BYTES);
-        let count = usize::try_from(piece).expect("SENDFILE_BYTES fits every usize");
-        make_resident(file, offset, count).await;
-        let moved = loop {
-            let attempt = || {
-                let mut position = offset;
-                Ok(rustix::fs::sendfile(
-                    socket,
-                    file,
-                    Some(&mut position),
-                    count,
-                )?)
-            };
-            let attempt = if std::mem::take(&mut is_fresh) {
-                attempt()
-            } else {
-                socket.try_io(tokio::io::Interest::WRITABLE, attempt)
-            };
-            match attempt {
-                Ok(moved) => break moved,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // May say so without a wait, and the next attempt sets that right.
-                    control.guard(socket.writable()).await?;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(TransferError::Connection(error)),
-            }
-        };
-        if moved == 0 {
-            return Err(shortened());
-        }
-        let moved = u64::try_from(moved).unwrap_or(u64::MAX);
-        offset = offset.saturating_add(moved);
-        control.progress.add(moved);
-        if control.cancel.is_cancelled() {
-            return Err(TransferError::Cancelled);
-        }
-        // A fast receiver never makes the socket block; give the others their turn.
-        tokio::task::coop::consume_budget().await;
-    }
-    Ok(())
-}
-
-/// Sees to it that `sendfile` will not wait for the disk on a runtime worker:
-/// where the page cache lacks an end of the piece, a thread that may block reads it first.
-#[cfg(target_os = "linux")]
-async fn make_resident(file: &Arc<File>, offset: u64, count: usize) {
-    // A file system that cannot tell is taken at its best.
-    if is_resident(file, offset, count).unwrap_or(true) {
-        return;
-    }
-    let file = Arc::clone(file);
-    // An error here comes again from sendfile, which reports it.
-    let _ = tokio::task::spawn_blocking(move || {
-        let mut sink = vec![0; count];
-        std::os::unix::fs::FileExt::read_at(&*file, &mut sink, offset)
-    })
-    .await;
 }
 
 /// Takes in what the stream brings until its end. Commits nothing: the caller
