@@ -11,6 +11,7 @@
 //! whole file, or one that is marked incomplete; what is open counts for an [`OpenLimit`].
 
 mod authorize;
+mod digesting;
 mod home;
 mod open;
 mod quota;

@@ -8,8 +8,9 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use tracing::Instrument as _;
-use wharf_model::{Digest, DigestAlgorithm, Entry, Hasher, Refusal, Usage};
+use wharf_model::{Digest, DigestAlgorithm, Entry, Refusal, Usage};
 
+use crate::digesting::Digesting;
 use crate::open::OpenSlot;
 use crate::quota::Claim;
 use crate::storage::{Approve, LastPiece, Meter, ModeOf, Poured, StagedFile, Stop, Tap, end_of};
@@ -84,7 +85,8 @@ struct Inner {
     staged: Box<dyn StagedFile>,
     _slot: OpenSlot,
     claim: SharedClaim,
-    hasher: Option<Hasher>,
+    /// None where nobody wants it, or bytes came out of order.
+    digesting: Option<Digesting>,
     /// Where the next byte of a writer that goes on in order goes.
     position: u64,
     /// Whether the account may change mode and times here.
@@ -117,7 +119,7 @@ impl Upload {
                 staged,
                 _slot: slot,
                 claim,
-                hasher: digest.filter(|_| from_the_start).map(Hasher::new),
+                digesting: digest.filter(|_| from_the_start).map(Digesting::new),
                 position,
                 may_set_attributes,
                 sound: true,
@@ -267,10 +269,10 @@ impl Upload {
         run_to_end(inner.commit(last)).await
     }
 
-    /// Whether [`Upload::pour`] can be used: the storage has a file, and nobody wants to see the bytes.
+    /// Whether [`Upload::pour`] can be used: the storage has a file.
     pub fn takes_a_tap(&self) -> bool {
         let inner = self.inner.as_ref();
-        inner.is_some_and(|inner| inner.hasher.is_none() && inner.staged.takes_a_tap())
+        inner.is_some_and(|inner| inner.staged.takes_a_tap())
     }
 
     /// Has the kernel move what comes out of `tap` to where the next byte goes, until it is dry,
@@ -313,8 +315,11 @@ impl Inner {
         let hashed = content.clone();
         let end = end_of(self.position, length_of(&hashed))?;
         // What is written in order is what is hashed.
-        let mut hasher = self.hasher.take();
-        let mut hash = || hasher.iter_mut().for_each(|hasher| hasher.update(&hashed));
+        let mut digesting = self.digest_poured().await;
+        let mut hash = || {
+            let taking = digesting.iter_mut();
+            taking.for_each(|digesting| digesting.take_in(&hashed));
+        };
         let written = {
             let mut writing = pin!(self.write_at(self.position, vec![content]));
             match futures_util::poll!(&mut writing) {
@@ -327,11 +332,18 @@ impl Inner {
             }
         };
         if self.sound {
-            self.hasher = hasher;
+            self.digesting = digesting;
         }
         written?;
         self.position = end;
         Ok(())
+    }
+
+    /// The digest, once it has everything up to where the next byte goes. Taken away meanwhile.
+    fn digest_poured(&mut self) -> impl Future<Output = Option<Digesting>> + Send + use<> {
+        let digesting = self.digesting.take();
+        let caught_up = digesting.map(|digesting| digesting.up_to(&*self.staged, self.position));
+        async { caught_up?.await }
     }
 
     async fn write_at(&mut self, offset: u64, content: Vec<Bytes>) -> Result<(), Refusal> {
@@ -347,7 +359,7 @@ impl Inner {
         }
         let growth = growth(self.staged.length(), end_of(offset, added)?);
         with(&self.claim, |claim| claim.reserve(growth))?;
-        self.hasher = None;
+        self.digesting = None;
         // An error and a dropped future both leave it so.
         self.sound = false;
         if let Err(refusal) = self.staged.write_at(offset, content).await {
@@ -368,7 +380,7 @@ impl Inner {
         let before = self.staged.length();
         let growth = growth(before, end_of(length, 0)?);
         with(&self.claim, |claim| claim.reserve(growth))?;
-        self.hasher = None;
+        self.digesting = None;
         self.sound = false;
         match self.staged.set_length(length).await {
             Ok(gone) => {
@@ -399,11 +411,14 @@ impl Inner {
         if self.position < self.staged.first_writable() {
             return refused(tap, Refusal::NotPermitted);
         }
-        self.hasher = None;
+        // What was poured before is read back while more is poured: another processor has time.
+        let behind = self.digest_poured();
         // An error of the storage and a dropped future both leave it so.
         self.sound = false;
         let meter = Box::new(ClaimMeter(Arc::clone(&self.claim)));
-        let poured = self.staged.pour(self.position, tap, meter).await;
+        let pouring = self.staged.pour(self.position, tap, meter);
+        let (poured, digesting) = futures_util::future::join(pouring, behind).await;
+        self.digesting = digesting;
         self.position = self.position.saturating_add(poured.bytes);
         self.sound = !matches!(poured.stop, Stop::Refused(_));
         poured
@@ -424,9 +439,6 @@ impl Inner {
         }
         let growth = growth(self.staged.length(), end_of(offset, length_of(&last))?);
         with(&self.claim, |claim| claim.reserve(growth))?;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&last);
-        }
         Ok(LastPiece {
             offset,
             content: last,
@@ -446,7 +458,10 @@ impl Inner {
                 return Err(refusal);
             }
         };
-        let digest = self.hasher.take().map(Hasher::finish);
+        let digest = self.digest_poured().await.map(|mut digesting| {
+            digesting.take_in(&last.content);
+            digesting.finish()
+        });
         if let Some(digest) = &digest {
             self.staged.remember(digest.clone());
         }

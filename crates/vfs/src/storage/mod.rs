@@ -11,7 +11,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use wharf_model::{
-    ByteRange, Digest, DigestAlgorithm, Entry, FileName, PathError, Refusal, Usage, VirtualPath,
+    ByteRange, Digest, DigestAlgorithm, Entry, FileName, Hasher, PathError, Refusal, Usage,
+    VirtualPath,
 };
 
 pub mod local;
@@ -331,6 +332,13 @@ pub trait StagedFile: Send + Sync {
             bytes: 0,
             stop: Stop::Refused(Refusal::Unsupported),
         }))
+    }
+
+    /// Has `hasher` take in what stands in `range`, which was poured; meanwhile more may be poured
+    /// behind it. A range that is not there is an error.
+    fn hash_poured(&self, hasher: Hasher, range: ByteRange) -> StorageResult<'static, Hasher> {
+        let _ = (hasher, range);
+        Box::pin(std::future::ready(Err(Refusal::Unsupported)))
     }
 
     /// Writes `last`, then puts the file under its name in one step. With an error the old file

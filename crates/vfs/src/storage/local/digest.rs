@@ -54,6 +54,17 @@ fn compute(
     wanted: &Wanted,
 ) -> Result<Digest, Refusal> {
     let mut hasher = Hasher::new(algorithm);
+    take_in(&mut hasher, file, range, wanted)?;
+    Ok(hasher.finish())
+}
+
+/// Has `hasher` take in `range` up to the end of `file`, as long as it is wanted; where it ended.
+pub(super) fn take_in(
+    hasher: &mut Hasher,
+    file: &File,
+    range: ByteRange,
+    wanted: &Wanted,
+) -> Result<u64, Refusal> {
     let mut buffer = vec![0; 1 << 18];
     let mut offset = range.start;
     while offset < range.end {
@@ -69,7 +80,7 @@ fn compute(
         hasher.update(buffer.get(..length).unwrap_or_default());
         offset += u64::try_from(length).unwrap_or(0);
     }
-    Ok(hasher.finish())
+    Ok(offset)
 }
 
 /// Keeps `digest` with the file as it is now.

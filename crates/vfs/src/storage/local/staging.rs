@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use cap_std::fs::{Dir, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
 use futures_util::future::BoxFuture;
-use wharf_model::{Digest, Entry, EntryKind, Refusal, Usage};
+use wharf_model::{ByteRange, Digest, Entry, EntryKind, Hasher, Refusal, Usage};
 
 use super::beneath::{
     FILE_MODE, INCOMPLETE, PARKED, STAGED, attribute, entry, identity, look, open_directory,
@@ -88,7 +88,7 @@ fn own_name(prefix: &str, name: &Path) -> PathBuf {
     if prefix.len() + name.len() <= wharf_model::FileName::MAX_BYTES {
         bytes.extend_from_slice(name);
     } else {
-        let mut hasher = wharf_model::Hasher::new(wharf_model::DigestAlgorithm::Blake3);
+        let mut hasher = Hasher::new(wharf_model::DigestAlgorithm::Blake3);
         hasher.update(name);
         bytes.extend_from_slice(b"-");
         bytes.extend_from_slice(hasher.finish().to_string().as_bytes());
@@ -382,6 +382,10 @@ impl StagedFile for LocalStaged {
         meter: Box<dyn Meter>,
     ) -> BoxFuture<'_, Poured> {
         Box::pin(self.writer.pour(offset, tap, meter))
+    }
+
+    fn hash_poured(&self, hasher: Hasher, range: ByteRange) -> StorageResult<'static, Hasher> {
+        self.writer.hash_poured(hasher, range)
     }
 
     fn commit(
