@@ -19,7 +19,7 @@ use crate::storage::{LastPiece, Meter, Poured, Stop, StorageResult, Tap};
 
 /// Most bytes that are written where they came from: what a transfer brings at a time. Into memory
 /// they take a tenth of a millisecond, which is less than to wake a thread and to be woken by it.
-const MOST_IN_PLACE: usize = 128 * 1024;
+const MOST_IN_PLACE: usize = 256 * 1024;
 
 /// A file that is being written.
 pub(super) struct Writer {
