@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use rustix::fs::Timespec;
 use rustix::io::Errno;
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -39,6 +40,10 @@ const MOMENT: Timespec = Timespec {
     tv_nsec: 25_000_000,
 };
 
+/// Bytes that wait in the system until the receiver has room for them. It would hold megabytes
+/// for each slow receiver, and, with a thousand of them, have too little memory left for a fast one.
+const MOST_UNSENT_BYTES: u32 = 1024 * 1024;
+
 /// Threads of all downloads together.
 static THREADS: Semaphore = Semaphore::const_new(64);
 
@@ -51,6 +56,10 @@ pub(super) async fn send_file(
     socket: &TcpStream,
     control: &PumpControl,
 ) -> Result<(), TransferError> {
+    if end.saturating_sub(start) > PIECE_BYTES {
+        // Failing only costs memory of the system.
+        let _ = SockRef::from(socket).set_tcp_notsent_lowat(MOST_UNSENT_BYTES);
+    }
     let mut offset = start;
     // A fresh socket takes something at once, which the runtime would hear only later.
     let mut is_fresh = true;
@@ -300,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn without_a_thread_the_same_is_sent() {
+    async fn without_a_thread_the_same_is_sent_and_little_waits_in_the_system() {
         let mut setting = setting(20_000_000).await;
         let everything = u32::try_from(THREADS.available_permits()).expect("few");
         // Tests of this process may have some; whatever is left is taken.
@@ -314,5 +323,7 @@ mod tests {
         sent.expect("sent");
         read.expect("read");
         assert!(got == setting.content);
+        let unsent = SockRef::from(&setting.socket).tcp_notsent_lowat();
+        assert_eq!(unsent.expect("told"), MOST_UNSENT_BYTES);
     }
 }
