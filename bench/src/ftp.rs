@@ -44,7 +44,30 @@ const PIECE_BYTES: usize = 1024 * 1024;
 /// A connection, with TLS or without.
 pub(crate) enum Wire {
     Plain(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Tls(Box<StreamOwned<ClientConnection, ReadAhead>>),
+}
+
+/// A socket that is read ahead: TLS asks it for one record after the other, and many are there.
+pub(crate) struct ReadAhead(BufReader<TcpStream>);
+
+impl Read for ReadAhead {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for ReadAhead {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0.get_mut().write(buffer)
+    }
+
+    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.0.get_mut().write_vectored(buffers)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.get_mut().flush()
+    }
 }
 
 impl Read for Wire {
@@ -197,7 +220,7 @@ pub(crate) fn discard(data: &mut Wire) -> Outcome<u64> {
     loop {
         let count = match data {
             Wire::Plain(stream) => discard_some(stream, &mut buffer)?,
-            Wire::Tls(_) => data.read(&mut buffer)?,
+            Wire::Tls(stream) => discard_decrypted(stream)?,
         };
         if count == 0 {
             return Ok(total);
@@ -209,6 +232,17 @@ pub(crate) fn discard(data: &mut Wire) -> Outcome<u64> {
 fn discard_some(stream: &TcpStream, buffer: &mut [u8]) -> Outcome<usize> {
     // MSG_TRUNC on TCP: the bytes are taken off the queue and not copied, tcp(7).
     let (_, length) = recv(stream, buffer, RecvFlags::TRUNC)?;
+    Ok(length)
+}
+
+fn discard_decrypted(stream: &mut impl io::BufRead) -> Outcome<usize> {
+    let length = match stream.fill_buf() {
+        Ok(content) => content.len(),
+        // Not everyone says close_notify; sizes are checked anyway.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+        Err(error) => return Err(error.into()),
+    };
+    stream.consume(length);
     Ok(length)
 }
 
@@ -235,7 +269,11 @@ pub(crate) fn pour(data: &mut Wire, source: &File, bytes: u64) -> Outcome<()> {
             }
             stream.conn.send_close_notify();
             stream.flush()?;
-            stream.sock.shutdown(std::net::Shutdown::Write)?;
+            stream
+                .sock
+                .0
+                .get_ref()
+                .shutdown(std::net::Shutdown::Write)?;
             // What the server has to say must be read, or closing resets.
             let _ = io::copy(stream, &mut io::sink());
         }
@@ -254,7 +292,10 @@ pub(crate) fn connect(address: SocketAddr) -> Outcome<TcpStream> {
 fn wrap(stream: TcpStream, config: &Arc<ClientConfig>) -> Outcome<Wire> {
     let name = ServerName::try_from("localhost")?;
     let connection = ClientConnection::new(Arc::clone(config), name)?;
-    let mut stream = StreamOwned::new(connection, stream);
+    let socket = ReadAhead(BufReader::with_capacity(PIECE_BYTES / 4, stream));
+    let mut stream = StreamOwned::new(connection, socket);
+    // What is sent goes to the system with as few calls.
+    stream.conn.set_buffer_limit(Some(2 * PIECE_BYTES));
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock)?;
     }
