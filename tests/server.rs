@@ -402,6 +402,34 @@ fn an_abort_with_urgent_data_is_heard_during_a_download() {
 }
 
 #[test]
+fn an_abort_with_urgent_data_is_heard_long_after_the_last_command() {
+    let (_wharf, server) = served(&[]);
+    let mut ftp = server.login("alice");
+    let mut other = server.login("alice");
+    assert_eq!(ftp.upload("STOR big", &noise(8_000_000, 9)).0, 226);
+    // The last one is what Python's ftplib sends: everything urgent, so that the mark is its end.
+    let ways: [[&[u8]; 3]; 2] = [
+        [b"\xff\xf4\xff", b"\xf2", b"ABOR\r\n"],
+        [b"", b"ABOR\r\n", b""],
+    ];
+    for [before, urgent, after] in ways {
+        let data = ftp.passive();
+        assert_eq!(ftp.command("RETR big").0, 150);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(100) {
+            assert_eq!(other.command("NOOP").0, 200);
+        }
+        ftp.send(before);
+        ftp.send_urgent(urgent);
+        ftp.send(after);
+        // Nothing is read, so that the transfer cannot end by itself.
+        assert_eq!(ftp.reply().0, 426, "{urgent:?}");
+        assert_eq!(ftp.reply().0, 226, "{urgent:?}");
+        drop(data);
+    }
+}
+
+#[test]
 fn the_perm_fact_follows_the_rules_of_each_directory() {
     let (wharf, server) = served(&[
         "--permissions",

@@ -78,16 +78,15 @@ impl Control {
         line
     }
 
-    /// The next line; `None` when the client has closed. Dropping the future loses nothing.
-    async fn next_line(&mut self) -> io::Result<Option<Line>> {
-        loop {
-            if let Some(line) = self.buffered_line() {
-                return Ok(Some(line));
-            }
-            if poll_fn(|cx| self.poll_read(cx)).await? == 0 {
-                return Ok(None);
-            }
+    /// What comes next. Dropping the future loses nothing.
+    async fn hear(&mut self) -> io::Result<Heard> {
+        if let Some(line) = self.buffered_line() {
+            return Ok(Heard::Line(line));
         }
+        if poll_fn(|cx| self.poll_read(cx)).await? == 0 {
+            return Ok(Heard::End);
+        }
+        Ok(self.buffered_line().map_or(Heard::Part, Heard::Line))
     }
 
     /// Reads what there is through a buffer that is gone while it waits.
@@ -139,6 +138,15 @@ impl Control {
             let _ = tokio::time::timeout(REPLY_PATIENCE, self.stream.shutdown()).await;
         }
     }
+}
+
+/// What comes from a client.
+enum Heard {
+    Line(Line),
+    /// Something, and no whole line yet.
+    Part,
+    /// It has closed.
+    End,
 }
 
 /// What a command that waits will be answered with.
@@ -316,9 +324,11 @@ impl Loop {
                 biased;
                 () = drain.begun(), if !*draining => return Event::DrainBegun,
                 () = session.live().kicked() => return Event::Kicked,
-                line = control.next_line(), if may_read => return match line {
-                    Ok(Some(line)) => Event::Line(line),
-                    Ok(None) | Err(_) => Event::Closed,
+                heard = control.hear(), if may_read => match heard {
+                    Ok(Heard::Line(line)) => return Event::Line(line),
+                    // The rest may stand behind a mark, however long ago the last line came.
+                    Ok(Heard::Part) => {}
+                    Ok(Heard::End) | Err(_) => return Event::Closed,
                 },
                 () = alarm.rings(due) => {
                     if due == idle_too_long {
