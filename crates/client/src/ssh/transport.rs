@@ -41,10 +41,9 @@ async fn send(
         if bytes.is_empty() {
             return writing.shutdown().await;
         }
-        patience.is_sending.store(true, Ordering::Relaxed);
         let taken = writing.write(bytes).await?;
-        patience.is_sending.store(false, Ordering::Relaxed);
-        patience.writes.fetch_add(1, Ordering::Relaxed);
+        let counted = u64::try_from(taken).unwrap_or(u64::MAX);
+        patience.sent.fetch_add(counted, Ordering::Relaxed);
         unsent.consume(taken);
     }
 }
@@ -55,11 +54,8 @@ pub(super) struct Patience {
     longest_silence: Duration,
     is_limited: AtomicBool,
     is_over: AtomicBool,
-    /// There is more to send than the system takes at once.
-    is_sending: AtomicBool,
-    /// How often it has taken some. While it does so, what asks for an answer may stand behind
-    /// more.
-    writes: AtomicU64,
+    /// Bytes that the system has taken.
+    sent: AtomicU64,
 }
 
 impl Patience {
@@ -69,8 +65,7 @@ impl Patience {
             longest_silence,
             is_limited: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
-            is_sending: AtomicBool::new(false),
-            writes: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
         })
     }
 
@@ -83,14 +78,6 @@ impl Patience {
     /// after each question.
     pub(super) fn interval(&self) -> Duration {
         self.longest_silence / TIMES
-    }
-
-    /// Whether the other end has no question to answer yet, `writes` having been so many when it
-    /// was to be sent.
-    fn owes_nothing(&self, writes: u64) -> bool {
-        let still_sends = self.is_sending.load(Ordering::Relaxed)
-            && self.writes.load(Ordering::Relaxed) != writes;
-        still_sends || !self.is_limited.load(Ordering::Relaxed)
     }
 
     /// What ended the connection, where it was silence.
@@ -110,10 +97,38 @@ struct Attentive<R> {
     patience: Arc<Patience>,
     timer: Pin<Box<Sleep>>,
     is_waiting: bool,
-    /// Intervals in which an answer was owed and nothing came. Counted, and not read off the clock: this
-    /// process may have been stopped for longer, and then nobody was asked.
+    /// Intervals in which an answer was owed and nothing came. Counted, and not read off the
+    /// clock: this process may have been stopped for longer, and then nobody was asked.
     silent_intervals: u32,
-    writes_before: u64,
+    backlog: Backlog,
+}
+
+/// What may stand in front of a question: the system takes megabytes at once, and a slow link
+/// carries them for minutes.
+struct Backlog {
+    bytes: u64,
+    /// Of all that was sent.
+    counted: u64,
+    at: Instant,
+}
+
+impl Backlog {
+    fn update(&mut self, sent: u64) {
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(self.at).as_millis();
+        let carried = u64::try_from(elapsed)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(SLOWEST_BYTES_A_SECOND)
+            / 1000;
+        let added = sent.saturating_sub(self.counted);
+        let taken = self.bytes.saturating_add(added).min(MOST_TAKEN_BYTES);
+        *self = Self {
+            // What was added late counts as carried, too: a question itself is no backlog.
+            bytes: taken.saturating_sub(carried),
+            counted: sent,
+            at: now,
+        };
+    }
 }
 
 impl<R> Attentive<R> {
@@ -124,16 +139,21 @@ impl<R> Attentive<R> {
             patience,
             is_waiting: false,
             silent_intervals: 0,
-            writes_before: 0,
+            backlog: Backlog {
+                bytes: 0,
+                counted: 0,
+                at: Instant::now(),
+            },
         }
     }
 
     /// The next interval begins.
     fn restart(&mut self) {
+        self.backlog
+            .update(self.patience.sent.load(Ordering::Relaxed));
         self.timer
             .as_mut()
             .reset(Instant::now() + self.patience.interval());
-        self.writes_before = self.patience.writes.load(Ordering::Relaxed);
     }
 
     /// Ready when the other end is given up.
@@ -145,16 +165,14 @@ impl<R> Attentive<R> {
         }
         loop {
             ready!(self.timer.as_mut().poll(cx));
-            if self.patience.owes_nothing(self.writes_before) {
-                self.silent_intervals = 0;
-            } else {
+            self.restart();
+            if self.backlog.bytes == 0 && self.patience.is_limited.load(Ordering::Relaxed) {
                 self.silent_intervals += 1;
             }
             if self.silent_intervals == TIMES {
                 self.patience.is_over.store(true, Ordering::Relaxed);
                 return Poll::Ready(());
             }
-            self.restart();
         }
     }
 }
@@ -179,6 +197,12 @@ const MOST_UNSENT_BYTES: usize = 32 * 1024 * 1024;
 
 /// Bytes that are handed to the system at a time, if there are so many.
 const SENT_TOGETHER_BYTES: usize = 256 * 1024;
+
+/// The most that systems on the way hold, as ours gives its sockets (tcp(7)).
+const MOST_TAKEN_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What the slowest link carries of it.
+const SLOWEST_BYTES_A_SECOND: u64 = 32 * 1024;
 
 /// Intervals in the longest silence: three questions before it is over, as
 /// `ServerAliveCountMax` of ssh_config(5) has it.
@@ -257,27 +281,56 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_end_that_still_takes_bytes_slowly_is_not_silent_and_one_that_stops_is() {
+    async fn what_the_system_took_at_once_has_time_to_be_carried() {
+        let (mut attentive, mut other, patience) = pair();
+        patience.begin();
+        let (mut sending, unsent) = tokio::io::duplex(4 * 1024 * 1024);
+        // It takes everything, as the buffers of sockets do.
+        tokio::spawn(send(unsent, tokio::io::sink(), Arc::clone(&patience)));
+        sending.write_all(&[0; 3 << 20]).await.expect("room");
+        // 3 MiB at 32 KiB a second: the question behind them arrives after 96 s.
+        let answer = async {
+            sleep(Duration::from_secs(100)).await;
+            other.write_u8(7).await
+        };
+        let (read, written) = tokio::join!(attentive.read_u8(), answer);
+        written.expect("room");
+        assert_eq!(read.expect("it came"), 7);
+        // What came says nothing of how much is still on its way, and time does.
+        let begun = Instant::now();
+        let error = attentive.read_u8().await.expect_err("nothing comes");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed(), SILENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_questions_themselves_are_no_reason_to_wait() {
         let (mut attentive, _other, patience) = pair();
         patience.begin();
-        let (mut link, slow) = tokio::io::duplex(64);
-        let (mut sending, unsent) = tokio::io::duplex(4096);
-        tokio::spawn(send(unsent, slow, Arc::clone(&patience)));
-        sending.write_all(&[0; 2048]).await.expect("room");
-        let takes_slowly = async {
-            let mut bytes = [0; 64];
-            for _ in 0..20 {
-                link.read_exact(&mut bytes).await.expect("sent");
-                sleep(SILENCE / 5).await;
+        let asks = async {
+            loop {
+                sleep(patience.interval()).await;
+                patience.sent.fetch_add(100, Ordering::Relaxed);
             }
         };
-        tokio::select! {
-            _ = attentive.read_u8() => panic!("given up while bytes move"),
-            () = takes_slowly => {}
-        }
         let begun = Instant::now();
-        let error = attentive.read_u8().await.expect_err("nothing moves");
+        tokio::select! {
+            read = attentive.read_u8() => assert!(read.is_err()),
+            () = asks => {}
+        }
+        assert_eq!(begun.elapsed(), SILENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_much_was_sent_an_end_that_is_silent_is_given_up() {
+        let (mut attentive, _other, patience) = pair();
+        patience.begin();
+        patience.sent.fetch_add(1 << 40, Ordering::Relaxed);
+        let begun = Instant::now();
+        let error = attentive.read_u8().await.expect_err("nothing comes");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(begun.elapsed() <= SILENCE * 5 / 4, "{:?}", begun.elapsed());
+        // 8 MiB at 32 KiB a second, and the silence behind them; to the interval.
+        let longest = Duration::from_secs(256) + SILENCE;
+        assert!(begun.elapsed() <= longest + SILENCE / TIMES);
     }
 }
