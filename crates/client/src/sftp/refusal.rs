@@ -35,7 +35,9 @@ fn failure(code: StatusCode, said: Said) -> ClientError {
         StatusCode::Other(QUOTA_EXCEEDED) => ClientError::OverQuota(said),
         StatusCode::Other(NO_SUCH_PATH) => ClientError::NotFound(Some(said)),
         _ if said.mentions(&["quota"]) => ClientError::OverQuota(said),
-        _ if said.mentions(&["no space", "disk full"]) => ClientError::ServerDiskFull(said),
+        _ if said.mentions(&["no space", "disk full", "storage is full"]) => {
+            ClientError::ServerDiskFull(said)
+        }
         _ if said.mentions(&["exists"]) => ClientError::AlreadyExists(said),
         _ => ClientError::Refused(said),
     }
@@ -83,6 +85,11 @@ mod tests {
             (4, "Failure", ErrorKind::Refused),
             (4, "Disk quota exceeded", ErrorKind::Quota),
             (4, "No space left on device", ErrorKind::ServerDiskFull),
+            (
+                4,
+                "The server's storage is full.",
+                ErrorKind::ServerDiskFull,
+            ),
             (5, "Bad message", ErrorKind::Protocol),
             (7, "", ErrorKind::Network),
             (8, "Operation unsupported", ErrorKind::Refused),

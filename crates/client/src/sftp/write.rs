@@ -99,8 +99,16 @@ impl<'s> SftpWrite<'s> {
             Response::Status {
                 code: StatusCode::Failure,
                 message,
-            } if self.has_no_room().await? => {
-                Err(ClientError::ServerDiskFull(Said::words(&message)))
+            } => {
+                let error = self.exchange.refused(Response::Status {
+                    code: StatusCode::Failure,
+                    message: message.clone(),
+                });
+                // Where the server's own words do not say why.
+                if matches!(error, ClientError::Refused(_)) && self.has_no_room().await? {
+                    return Err(ClientError::ServerDiskFull(Said::words(&message)));
+                }
+                Err(error)
             }
             response => Err(self.exchange.refused(response)),
         }
