@@ -29,7 +29,7 @@ use wharf_vfs::storage::{Stop, Tap};
 use wharf_vfs::{Download, Upload};
 
 #[cfg(target_os = "linux")]
-use self::sendfile::send_file;
+use self::sendfile::{THREADS, send_file};
 
 /// Bytes moved through one buffer at a time. At 256 KiB the cost of handing a
 /// write to a thread that may block is under a tenth of the write itself.
@@ -190,7 +190,7 @@ pub async fn send(
     match (download.as_file(), stream.as_plain_socket(), translation) {
         #[cfg(target_os = "linux")]
         (Some(file), Some(socket), Translation::None) => {
-            send_file(file, start, end, socket, control).await?;
+            send_file(file, start, end, socket, control, &THREADS).await?;
         }
         _ => send_buffered(download, start, end, stream, translation, control).await?,
     }

@@ -45,7 +45,7 @@ const MOMENT: Timespec = Timespec {
 const MOST_UNSENT_BYTES: u32 = 1024 * 1024;
 
 /// Threads of all downloads together.
-static THREADS: Semaphore = Semaphore::const_new(64);
+pub(super) static THREADS: Semaphore = Semaphore::const_new(64);
 
 /// Sends the bytes from `start` up to `end`. Dropping the future is safe: a thread that sends
 /// ends within a moment.
@@ -55,6 +55,7 @@ pub(super) async fn send_file(
     end: u64,
     socket: &TcpStream,
     control: &PumpControl,
+    threads: &'static Semaphore,
 ) -> Result<(), TransferError> {
     if end.saturating_sub(start) > PIECE_BYTES {
         // Failing only costs memory of the system.
@@ -94,7 +95,7 @@ pub(super) async fn send_file(
         }
         if moved == PIECE_BYTES
             && offset < end
-            && let Some(thread) = Thread::take(file, socket, control)
+            && let Some(thread) = Thread::take(file, socket, control, threads)
         {
             offset = thread.send(offset, end).await?;
         }
@@ -141,9 +142,14 @@ struct Thread {
 
 impl Thread {
     /// None while there are too many.
-    fn take(file: &Arc<File>, socket: &TcpStream, control: &PumpControl) -> Option<Self> {
+    fn take(
+        file: &Arc<File>,
+        socket: &TcpStream,
+        control: &PumpControl,
+        threads: &'static Semaphore,
+    ) -> Option<Self> {
         Some(Self {
-            _place: THREADS.try_acquire().ok()?,
+            _place: threads.try_acquire().ok()?,
             file: Arc::clone(file),
             socket: socket.as_fd().try_clone_to_owned().ok()?,
             control: control.clone(),
@@ -218,6 +224,10 @@ mod tests {
         control: PumpControl,
     }
 
+    /// More than the tests of a process take.
+    static PLENTY: Semaphore = Semaphore::const_new(100);
+    static NONE: Semaphore = Semaphore::const_new(0);
+
     /// A file of so many bytes, and both ends of a connection.
     async fn setting(length: usize) -> Setting {
         let content = noise(length, 3);
@@ -241,7 +251,7 @@ mod tests {
 
     impl Setting {
         fn thread(&self) -> Thread {
-            Thread::take(&self.file, &self.socket, &self.control).expect("there is room")
+            Thread::take(&self.file, &self.socket, &self.control, &PLENTY).expect("there is room")
         }
 
         fn length(&self) -> u64 {
@@ -266,7 +276,8 @@ mod tests {
                 assert!(offset <= full + TURN_BYTES);
                 while offset < length {
                     setting.socket.writable().await.expect("open");
-                    let next = Thread::take(&setting.file, &setting.socket, &setting.control);
+                    let next =
+                        Thread::take(&setting.file, &setting.socket, &setting.control, &PLENTY);
                     let next = next.expect("there is room");
                     offset = next.send(offset, length).await.expect("sent");
                 }
@@ -293,7 +304,7 @@ mod tests {
         gone.client.set_zero_linger().expect("set");
         drop(gone.client);
         gone.socket.readable().await.expect("the reset has come");
-        let sent = Thread::take(&gone.file, &gone.socket, &gone.control)
+        let sent = Thread::take(&gone.file, &gone.socket, &gone.control, &PLENTY)
             .expect("there is room")
             .send(0, 10_000_000)
             .await;
@@ -311,13 +322,17 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn without_a_thread_the_same_is_sent_and_little_waits_in_the_system() {
         let mut setting = setting(20_000_000).await;
-        let everything = u32::try_from(THREADS.available_permits()).expect("few");
-        // Tests of this process may have some; whatever is left is taken.
-        let _taken = THREADS.try_acquire_many(everything);
         let mut got = vec![0; setting.content.len()];
         let length = setting.length();
         let (sent, read) = tokio::join!(
-            send_file(&setting.file, 0, length, &setting.socket, &setting.control),
+            send_file(
+                &setting.file,
+                0,
+                length,
+                &setting.socket,
+                &setting.control,
+                &NONE
+            ),
             setting.client.read_exact(&mut got)
         );
         sent.expect("sent");
