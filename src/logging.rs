@@ -6,8 +6,7 @@ use crate::config::{Log, LogFormat};
 
 /// Starts logging; `RUST_LOG` goes over the configured level.
 pub(crate) fn start(log: &Log) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("{},sqlx=warn", log.level)));
+    let filter = filter(&format!("{},sqlx=warn", log.level));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -22,12 +21,19 @@ pub(crate) fn start(log: &Log) {
 
 /// Starts logging for a client that was asked to be verbose.
 pub(crate) fn start_client() {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("wharf_client=debug"));
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter("wharf_client=debug"))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .init();
+}
+
+/// What `RUST_LOG` says, or else `otherwise`. An empty one says nothing: it would log nothing.
+fn filter(otherwise: &str) -> EnvFilter {
+    match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(said) if !said.is_empty() => EnvFilter::try_new(said).ok(),
+        _ => None,
+    }
+    .unwrap_or_else(|| EnvFilter::new(otherwise))
 }

@@ -329,3 +329,21 @@ fn keys_that_cannot_be_kept_as_they_are_change_nothing() {
         ""
     );
 }
+
+#[test]
+fn a_command_whose_output_nobody_reads_ends_quietly() {
+    let wharf = wharf();
+    said(
+        &wharf,
+        &["user", "add", "alice", "--password-stdin"],
+        "secret\n",
+    );
+    for arguments in [&["user", "show", "alice"][..], &["user", "list"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ended = wharf.command(arguments).stdout(writer).output();
+        let ended = ended.expect("starts");
+        assert_eq!(ended.status.code(), Some(141), "{arguments:?}");
+        assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    }
+}

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use wharf_accounts::{Ban, BanStore as _, PeerNetwork, SqliteStore};
 
 use crate::cli::CliError;
+use crate::cli::say::say;
 use crate::cli::settings::Place;
 use crate::compose::DataDirectory;
 use crate::config::Config;
@@ -64,17 +65,17 @@ async fn list(store: &SqliteStore, json: bool) -> Result<(), CliError> {
         .map_err(|error| CliError::failed(&error))?;
     let bans: Vec<Ban> = bans.into_iter().filter(|ban| ban.until > now).collect();
     if json {
-        bans.iter().for_each(|ban| println!("{}", value(ban)));
+        bans.iter().for_each(|ban| say!("{}", value(ban)));
         return Ok(());
     }
     if bans.is_empty() {
-        println!("no address is banned");
+        say!("no address is banned");
         return Ok(());
     }
-    println!("{:<24} {:<20} TIMES", "ADDRESS", "UNTIL");
+    say!("{:<24} {:<20} TIMES", "ADDRESS", "UNTIL");
     for ban in bans {
         let network = ban.network.to_string();
-        println!("{network:<24} {:<20} {}", moment_text(ban.until), ban.times);
+        say!("{network:<24} {:<20} {}", moment_text(ban.until), ban.times);
     }
     Ok(())
 }
@@ -87,12 +88,12 @@ async fn remove(store: &SqliteStore, network: PeerNetwork, json: bool) -> Result
         )));
     }
     if json {
-        println!(
+        say!(
             "{}",
             json!({"address": network.to_string(), "removed": true})
         );
     } else {
-        println!("{network}: ban lifted");
+        say!("{network}: ban lifted");
     }
     Ok(())
 }

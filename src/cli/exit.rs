@@ -36,7 +36,7 @@ const CODES: [(u8, &str); 13] = [
 const INTERRUPTED: u8 = 130;
 
 /// What a shell reports for a program that SIGPIPE ended.
-const UNREAD: u8 = 141;
+pub(super) const UNREAD: u8 = 141;
 
 /// The codes beyond [`CODES`].
 const SIGNALS: [(u8, &str); 2] = [

@@ -16,6 +16,7 @@ mod mv;
 mod output;
 mod put;
 mod rm;
+mod say;
 mod serve;
 mod sessions;
 mod settings;

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::admin::client::{AdminError, Administrator};
 use crate::admin::{Session, Transfer};
+use crate::cli::say::say;
 use crate::cli::settings::Place;
 use crate::cli::{CliError, text};
 
@@ -67,9 +68,9 @@ fn kick(data_dir: &Path, id: u64, args: &Args) -> Result<(), CliError> {
         Err(error) => return Err(error.into()),
     }
     if args.json {
-        println!("{}", json!({"kicked": id}));
+        say!("{}", json!({"kicked": id}));
     } else {
-        println!("session {id} is told to end");
+        say!("session {id} is told to end");
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use clap::Args as ClapArgs;
 
 use crate::admin::client::Administrator;
 use crate::admin::{State, Status};
+use crate::cli::say::say;
 use crate::cli::settings::Place;
 use crate::cli::{CliError, text};
 
@@ -23,7 +24,7 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
     let status = Administrator::connect(&config.data_dir)?.status()?;
     if args.json {
         let line = serde_json::to_string(&status).map_err(|error| CliError::failed(&error))?;
-        println!("{line}");
+        say!("{line}");
     } else {
         show(&status);
     }
@@ -35,16 +36,17 @@ fn show(status: &Status) {
         State::Serving => "serving",
         State::Draining => "draining: it takes no new connections and waits for transfers",
     };
-    println!("wharf {}, process {}: {state}", status.version, status.pid);
+    say!("wharf {}, process {}: {state}", status.version, status.pid);
     let up = text::seconds(status.uptime_seconds);
-    println!("started:      {} ({up} ago)", status.started);
+    say!("started:      {} ({up} ago)", status.started);
     for listener in &status.listeners {
-        println!(
+        say!(
             "listening:    {} on {}",
-            listener.protocol, listener.address
+            listener.protocol,
+            listener.address
         );
     }
-    println!(
+    say!(
         "connections:  {} of at most {}, {} logged in to {}; {} so far",
         status.connections,
         status.connections_limit,
@@ -52,7 +54,7 @@ fn show(status: &Status) {
         text::count(status.accounts, "account"),
         text::count(status.sessions_so_far, "session")
     );
-    println!(
+    say!(
         "transfers:    {}, {}",
         text::count(status.uploads, "upload"),
         text::count(status.downloads, "download")

@@ -20,6 +20,7 @@ use wharf_model::{
 };
 
 use crate::cli::CliError;
+use crate::cli::say::say;
 use crate::cli::settings::Place;
 use crate::compose::{DataDirectory, make_private_directory};
 use crate::config::{Config, HomeRoot};
@@ -341,15 +342,18 @@ impl Setting {
             return Ok(());
         }
         if accounts.is_empty() {
-            println!("no accounts yet; add one with: wharf user add NAME");
+            say!("no accounts yet; add one with: wharf user add NAME");
             return Ok(());
         }
-        println!(
+        say!(
             "{:<24} {:>10} {:>10} {:<9} HOME",
-            "NAME", "QUOTA", "FILES", "STATE"
+            "NAME",
+            "QUOTA",
+            "FILES",
+            "STATE"
         );
         for account in accounts {
-            println!(
+            say!(
                 "{:<24} {:>10} {:>10} {:<9} {}",
                 account.name,
                 limit_text(account.quota.bytes.map(ByteSize)),
@@ -522,9 +526,9 @@ impl Setting {
 
     fn say(&self, value: Value, text: &str) {
         if self.json {
-            println!("{value}");
+            say!("{value}");
         } else {
-            println!("{text}");
+            say!("{text}");
         }
     }
 }

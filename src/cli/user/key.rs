@@ -10,6 +10,7 @@ use wharf_model::AccountName;
 
 use super::{Setting, store_error};
 use crate::cli::CliError;
+use crate::cli::say::say;
 
 /// Most bytes of a file of keys: 256 keys of the longest kind.
 const MAX_FILE_BYTES: u64 = 2 * 1024 * 1024;
@@ -62,7 +63,7 @@ impl Setting {
             Action::List { name } => {
                 let keys = self.store.keys(&name).await.map_err(store_error)?;
                 if keys.is_empty() && !self.json {
-                    println!("{name} has no keys; add one with: wharf user key add {name} FILE");
+                    say!("{name} has no keys; add one with: wharf user key add {name} FILE");
                 }
                 keys.iter().for_each(|key| self.show_key(&name, key));
                 Ok(())
