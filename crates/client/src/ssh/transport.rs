@@ -115,11 +115,10 @@ struct Backlog {
 impl Backlog {
     fn update(&mut self, sent: u64) {
         let now = Instant::now();
-        let elapsed = now.saturating_duration_since(self.at).as_millis();
-        let carried = u64::try_from(elapsed)
-            .unwrap_or(u64::MAX)
-            .saturating_mul(SLOWEST_BYTES_A_SECOND)
-            / 1000;
+        // Waits are short where much comes: in milliseconds they would count as none.
+        let elapsed = now.saturating_duration_since(self.at).as_nanos();
+        let carried = elapsed.saturating_mul(SLOWEST_BYTES_A_SECOND) / NANOSECONDS;
+        let carried = u64::try_from(carried).unwrap_or(u64::MAX);
         let added = sent.saturating_sub(self.counted);
         let taken = self.bytes.saturating_add(added).min(MOST_TAKEN_BYTES);
         *self = Self {
@@ -202,7 +201,10 @@ const SENT_TOGETHER_BYTES: usize = 256 * 1024;
 const MOST_TAKEN_BYTES: u64 = 8 * 1024 * 1024;
 
 /// What the slowest link carries of it.
-const SLOWEST_BYTES_A_SECOND: u64 = 32 * 1024;
+const SLOWEST_BYTES_A_SECOND: u128 = 32 * 1024;
+
+/// In a second.
+const NANOSECONDS: u128 = 1_000_000_000;
 
 /// Intervals in the longest silence: three questions before it is over, as
 /// `ServerAliveCountMax` of ssh_config(5) has it.
@@ -301,6 +303,21 @@ mod tests {
         let error = attentive.read_u8().await.expect_err("nothing comes");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(begun.elapsed(), SILENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_short_waits_carry_as_much_as_a_long_one() {
+        let mut backlog = Backlog {
+            bytes: 1 << 20,
+            counted: 0,
+            at: Instant::now(),
+        };
+        // 1 MiB at 32 KiB a second is gone after 32 s.
+        for _ in 0..64_000 {
+            advance(Duration::from_micros(500)).await;
+            backlog.update(0);
+        }
+        assert!(backlog.bytes < 32 * 1024, "{}", backlog.bytes);
     }
 
     #[tokio::test(start_paused = true)]
