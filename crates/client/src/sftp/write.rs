@@ -8,7 +8,7 @@ use wharf_proto::sftp::{Extension, Handle, Request, RequestId, Response, StatVfs
 
 use super::exchange::Exchange;
 use super::{MOST_IN_FLIGHT_BYTES, StreamGuard};
-use crate::error::{ClientError, Said, Waiting};
+use crate::error::{ClientError, Waiting};
 use crate::remote::{Answer, RemoteWrite};
 
 /// A file that is being written.
@@ -91,26 +91,22 @@ impl<'s> SftpWrite<'s> {
     }
 
     async fn judge(&mut self, response: Response) -> Result<(), ClientError> {
-        match response {
-            Response::Status {
-                code: StatusCode::Ok,
-                ..
-            } => Ok(()),
-            Response::Status {
-                code: StatusCode::Failure,
-                message,
-            } => {
-                let error = self.exchange.refused(Response::Status {
-                    code: StatusCode::Failure,
-                    message: message.clone(),
-                });
-                // Where the server's own words do not say why.
-                if matches!(error, ClientError::Refused(_)) && self.has_no_room().await? {
-                    return Err(ClientError::ServerDiskFull(Said::words(&message)));
-                }
-                Err(error)
+        let code = match &response {
+            Response::Status { code, .. } => Some(*code),
+            _ => None,
+        };
+        if code == Some(StatusCode::Ok) {
+            return Ok(());
+        }
+        let error = self.exchange.refused(response);
+        match error {
+            // Only where the server's own words do not say why.
+            ClientError::Refused(said)
+                if code == Some(StatusCode::Failure) && self.has_no_room().await? =>
+            {
+                Err(ClientError::ServerDiskFull(said))
             }
-            response => Err(self.exchange.refused(response)),
+            error => Err(error),
         }
     }
 
