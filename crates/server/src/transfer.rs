@@ -19,7 +19,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 #[cfg(target_os = "linux")]
-use rustix::{fs::Timespec, io::Errno};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::Timespec,
+    io::Errno,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use wharf_model::Refusal;
@@ -435,9 +439,7 @@ impl SocketTap {
 
     /// Whether something comes within a moment.
     fn comes_soon(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, poll};
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-        poll(&mut fds, Some(&Self::MOMENT)) == Ok(1)
+        is_ready_within(&self.socket, PollFlags::IN, Self::MOMENT)
     }
 
     fn copy_out(&self, file: &File, offset: u64, length: usize) -> io::Result<usize> {
@@ -491,6 +493,19 @@ impl Tap for SocketTap {
         };
         self.control.progress_by(poured);
         Ok(poured)
+    }
+}
+
+/// Whether a socket is ready before the time has passed, waited for on a thread that may block.
+/// An error counts: the next call tells it.
+#[cfg(target_os = "linux")]
+fn is_ready_within(socket: &OwnedFd, flags: PollFlags, time: Timespec) -> bool {
+    let mut fds = [PollFd::new(socket, flags)];
+    loop {
+        match poll(&mut fds, Some(&time)) {
+            Err(Errno::INTR) => {}
+            polled => return polled == Ok(1),
+        }
     }
 }
 
