@@ -80,21 +80,21 @@ fn list(data_dir: &Path, args: &Args) -> Result<(), CliError> {
         let sessions = look_twice(&mut Administrator::connect(data_dir)?)?;
         return show(&sessions, args.json);
     };
-    let (begin, end) = match (args.json, std::io::stdout().is_terminal()) {
-        (true, _) => ("", ""),
-        // Home, then clear what follows: no flicker, unlike clearing first.
-        (false, true) => ("\x1b[H\x1b[J", ""),
-        (false, false) => ("", "\n"),
-    };
+    let is_screen = !args.json && std::io::stdout().is_terminal();
     let period = Duration::from_secs(seconds);
     let mut rates = Rates::default();
     loop {
         // A server does not wait a minute for the next request.
         let mut sessions = Administrator::connect(data_dir)?.sessions()?;
         rates.put_in(&mut sessions, Instant::now());
-        print!("{begin}");
+        if is_screen {
+            // Home, then clear what follows: no flicker, unlike clearing first.
+            print!("\x1b[H\x1b[J");
+        }
         show(&sessions, args.json)?;
-        print!("{end}");
+        if !args.json && !is_screen {
+            say!("");
+        }
         thread::sleep(period);
     }
 }
