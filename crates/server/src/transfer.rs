@@ -265,7 +265,9 @@ pub async fn receive(
             write_while(upload, std::mem::take(&mut unwritten), filling).await?
         };
         control.progress_by(buffer.len());
-        let is_full = buffer.len() == BUFFER_BYTES;
+        #[cfg(target_os = "linux")]
+        let is_fast = buffer.len() >= SocketTap::FAST_BYTES
+            && control.progress.bytes() >= SocketTap::WORTH_BYTES;
         unwritten = match translation {
             Translation::None => buffer.freeze(),
             Translation::LineEnds => {
@@ -283,8 +285,8 @@ pub async fn receive(
             }
         }
         #[cfg(target_os = "linux")]
-        if is_full && translation == Translation::None && upload.takes_a_tap() {
-            // Much is coming: worth a pipe, where that can be had.
+        if is_fast && translation == Translation::None && upload.takes_a_tap() {
+            // Worth a pipe, where that can be had.
             if let Some(tap) = stream
                 .as_plain_socket()
                 .and_then(|socket| SocketTap::new(socket, control))
@@ -398,7 +400,10 @@ impl SocketTap {
     /// to a user who has too many of them.
     const LEAST_PIPE_BYTES: usize = 128 * 1024;
 
-    /// A draw of so much, and more will come within a moment; less, and the
+    /// An upload that has brought so much is likely to bring more.
+    const WORTH_BYTES: u64 = 256 * 1024;
+
+    /// When so much comes at once, more will come within a moment; when less does, a
     /// thread is better given back than kept waiting.
     const FAST_BYTES: usize = 64 * 1024;
 

@@ -257,6 +257,34 @@ async fn a_stream_that_dries_up_and_comes_again_is_taken_in_whole() {
     assert!(content_of(&vfs).await == content);
 }
 
+#[tokio::test]
+async fn what_comes_fast_goes_the_kernels_road_though_no_piece_fills_a_buffer() {
+    for (piece, by_kernel) in [(100_000, true), (10_000, false)] {
+        let content = noise(400_000, 17);
+        let (_directory, vfs) = on_disk(None);
+        let mut upload = start(&vfs, Disposition::Replace, None).await;
+        let (mut client, mut stream) = sockets().await;
+        let control = control();
+        let sending = async {
+            let mut sent = 0;
+            for piece in content.chunks(piece) {
+                moved(&control, sent).await;
+                client.write_all(piece).await.expect("sent");
+                sent += u64::try_from(piece.len()).expect("fits");
+            }
+            // With the last piece, as nothing else runs on this thread meanwhile.
+            client.shutdown().await.expect("ended");
+        };
+        let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
+        let ((), last) = tokio::join!(sending, receiving);
+        let last = last.expect("received");
+        // The last piece comes back from a buffer only.
+        assert_eq!(last.is_empty(), by_kernel, "{piece}");
+        upload.commit_with(last).await.expect("commits");
+        assert!(content_of(&vfs).await == content, "{piece}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_by_the_kernel_can_be_aborted() {
     let content = noise(1_000_000, 13);
