@@ -26,8 +26,8 @@ class Value:
 class Workload:
     """A load, and what comes of it."""
 
-    #: What the load generator does as a bare server, and against it, for the same.
-    limit: tuple[str, str] | None = None
+    #: Whether the load generator can be a bare server for the same.
+    has_limit = False
 
     def __init__(self, name: str, what: str, values: list[Value]):
         self.name, self.what, self.values = name, what, values
@@ -46,6 +46,8 @@ class Workload:
 class Load(Workload):
     """One call of the load generator, with the processor time that it costs the server."""
 
+    has_limit = True
+
     def __init__(self, name, what, values, command, arguments, tls=False):
         super().__init__(name, what, values)
         self.command, self.arguments, self.tls = command, arguments, tls
@@ -61,6 +63,14 @@ class Load(Workload):
         report = bench.load(server, self.command, *self.words(bench))
         return self.value_of(report, settled_cpu(server.pid) - before)
 
+    def run_limit(self, bench) -> dict:
+        words = ["--certificate", bench.certificate] if self.tls else []
+        with bench.bare("converse", bench.home, *words) as (pid, address):
+            before = settled_cpu(pid)
+            words = ["--address", address, "--user", "anyone", "--password", "any", *self.words(bench)]
+            report = bench.generator(self.command, *words)
+            return self.value_of(report, settled_cpu(pid) - before)
+
     def value_of(self, report, cpu) -> dict:
         raise NotImplementedError
 
@@ -68,34 +78,31 @@ class Load(Workload):
 class Stream(Load):
     """Bytes one way."""
 
-    def __init__(self, name, what, command, arguments, tls=False, limit=None):
+    def __init__(self, name, what, command, arguments, tls=False):
         values = [Value("rate", "MiB/s"), Value("cpu", "ms CPU/MiB", less_is_better=True)]
         super().__init__(name, what, values, command, arguments, tls)
-        self.limit = limit
 
     def value_of(self, report, cpu):
         mebibytes = report["bytes"] / MIB
         return {"rate": mebibytes / report["seconds"], "cpu": cpu * 1000 / mebibytes}
 
-    def run_limit(self, bench) -> dict:
-        server, client = self.limit
+
+class PlainStream(Stream):
+    """Bytes one way without TLS, which the kernel alone could move."""
+
+    def run_limit(self, bench):
+        down = self.command == "download"
         # The bare loop replaces the file that it is told to when it receives.
-        file = bench.home / ("big" if server == "send" else "limit")
+        file = bench.home / ("big" if down else "limit")
         file.touch()
-        process = subprocess.Popen([bench.places.load, "limit", server, file], stdout=subprocess.PIPE, text=True)
-        try:
-            address = json.loads(process.stdout.readline())["address"]
-            before = settled_cpu(process.pid)
-            words = [word for word in self.arguments(bench.options) if word not in ("--path", "big")]
-            report = bench.generator("limit", client, address, *words)
-            return self.value_of(report, settled_cpu(process.pid) - before)
-        finally:
-            process.kill()
-            process.wait()
-            bench.remove_uploads()
+        with bench.bare("send" if down else "receive", file) as (pid, address):
+            before = settled_cpu(pid)
+            words = [word for word in self.words(bench) if word not in ("--path", "big")]
+            report = bench.generator("limit", "fetch" if down else "store", address, *words)
+            return self.value_of(report, settled_cpu(pid) - before)
 
 
-class WithDigest(Stream):
+class WithDigest(PlainStream):
     """Bytes one way, for which the server computes a digest where it can while they come."""
 
     def run(self, bench, server):
@@ -123,6 +130,8 @@ class Operations(Load):
 
 class Listing(Load):
     """A directory with many entries."""
+
+    has_limit = False
 
     def __init__(self, name, what, verb):
         values = [
@@ -304,16 +313,14 @@ def streams(count, rounds, **more):
     return words
 
 
-DOWN, UP = ("send", "fetch"), ("receive", "store")
-
 ALL = {
     workload.name: workload
     for workload in (
-        Stream("down", "download, 1 stream", "download", streams(1, 8), limit=DOWN),
-        Stream("down-32", "download, 32 streams", "download", streams(32, 1), limit=DOWN),
-        Stream("up", "upload, 1 stream", "upload", streams(1, 4, up=True), limit=UP),
-        Stream("up-32", "upload, 32 streams", "upload", streams(32, 2, up=True), limit=UP),
-        WithDigest("up-digest", "upload, 1 stream, with its digest", "upload", streams(1, 4, up=True), limit=UP),
+        PlainStream("down", "download, 1 stream", "download", streams(1, 8)),
+        PlainStream("down-32", "download, 32 streams", "download", streams(32, 1)),
+        PlainStream("up", "upload, 1 stream", "upload", streams(1, 4, up=True)),
+        PlainStream("up-32", "upload, 32 streams", "upload", streams(32, 2, up=True)),
+        WithDigest("up-digest", "upload, 1 stream, with its digest", "upload", streams(1, 4, up=True)),
         Operations("small-down", "4 KiB files down", "file", "small-down", lambda _: ["--files", 1000]),
         Operations("small-up", "4 KiB files up", "file", "small-up", lambda _: ["--files", 3000]),
         Listing("list", "LIST", "LIST"),

@@ -55,7 +55,9 @@ pub(crate) fn receive(file: &Path) -> Outcome<Value> {
 }
 
 /// Prints the address, then serves for ever, a thread a connection.
-fn serve(work: impl Fn(TcpStream) -> Outcome<()> + Send + Sync + 'static) -> Outcome<Value> {
+pub(crate) fn serve(
+    work: impl Fn(TcpStream) -> Outcome<()> + Send + Sync + 'static,
+) -> Outcome<Value> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", json!({"address": listener.local_addr()?.to_string()}));
     let work = std::sync::Arc::new(work);

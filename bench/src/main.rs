@@ -12,6 +12,7 @@
     reason = "it measures with the files that it is told to"
 )]
 
+mod bare;
 mod ftp;
 mod limit;
 mod workload;
@@ -163,6 +164,14 @@ enum Limit {
         /// The file
         file: PathBuf,
     },
+    /// Whatever a session of the workloads asks, without any checks
+    Converse {
+        /// Where the files are
+        home: PathBuf,
+        /// A certificate and its key, to speak TLS
+        #[arg(long)]
+        certificate: Option<PathBuf>,
+    },
     /// Connect to `limit send` and discard, as `download` does
     Fetch {
         /// Where it listens
@@ -240,6 +249,7 @@ fn run(command: Command) -> Outcome<serde_json::Value> {
         Command::Limit { which } => match which {
             Limit::Send { file } => limit::send(&file),
             Limit::Receive { file } => limit::receive(&file),
+            Limit::Converse { home, certificate } => bare::converse(&home, certificate.as_deref()),
             Limit::Fetch { address, load } => limit::fetch(address, load.streams, load.rounds),
             Limit::Store {
                 address,

@@ -1,0 +1,208 @@
+//! The limit of workloads that are conversations: a server that knows just what they ask.
+//!
+//! A thread for each session, which blocks, asks the system for nothing that a transfer could do
+//! without, and checks nothing: neither names nor rights nor limits. With a certificate it speaks
+//! TLS by the same library as Wharf.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::Value;
+
+use crate::Outcome;
+use crate::limit::serve;
+
+/// Bytes that are read and written at a time.
+const PIECE_BYTES: u64 = 256 * 1024;
+
+/// Serves what is in `home` to whoever asks, and takes whatever comes.
+pub(crate) fn converse(home: &Path, certificate: Option<&Path>) -> Outcome<Value> {
+    let host = Host {
+        home: home.to_owned(),
+        tls: certificate.map(accepting).transpose()?,
+    };
+    serve(move |socket| host.hold(socket))
+}
+
+fn accepting(certificate: &Path) -> Outcome<Arc<ServerConfig>> {
+    let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_file(certificate)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
+/// One end of a connection.
+enum Line {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
+}
+
+impl Line {
+    /// Says that nothing more comes.
+    fn end(mut self) -> Outcome<()> {
+        match &mut self {
+            Self::Plain(stream) => stream.shutdown(Shutdown::Write)?,
+            Self::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.flush()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for Line {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => match stream.read(buffer) {
+                // The load generator leaves without a word.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
+                result => result,
+            },
+        }
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+/// What all sessions share.
+struct Host {
+    home: PathBuf,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+/// A control connection.
+struct Control {
+    line: BufReader<Line>,
+    /// Replies to commands of which more are there already.
+    unsaid: Vec<u8>,
+}
+
+impl Control {
+    fn new(line: Line) -> Self {
+        Self {
+            line: BufReader::new(line),
+            unsaid: Vec::new(),
+        }
+    }
+
+    fn say(&mut self, reply: &[u8]) -> Outcome<()> {
+        self.unsaid.extend_from_slice(reply);
+        if self.line.buffer().is_empty() {
+            self.line.get_mut().write_all(&self.unsaid)?;
+            self.unsaid.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Host {
+    /// A session, from the greeting on.
+    fn hold(&self, socket: TcpStream) -> Outcome<()> {
+        socket.set_nodelay(true)?;
+        let mut control = Control::new(Line::Plain(socket));
+        control.say(b"220 Bare.\r\n")?;
+        let mut passive = None;
+        let mut line = String::new();
+        while control.line.read_line(&mut line)? > 0 {
+            let asked = line.trim_end();
+            let (verb, argument) = asked.split_once(' ').unwrap_or((asked, ""));
+            match verb {
+                "AUTH" => {
+                    control.say(b"234 Go on.\r\n")?;
+                    let Line::Plain(socket) = control.line.get_ref() else {
+                        return Err("TLS is there already".into());
+                    };
+                    control = Control::new(self.wrap(socket.try_clone()?)?);
+                }
+                "USER" => control.say(b"331 Password.\r\n")?,
+                "PASS" => control.say(b"230 Welcome.\r\n")?,
+                "EPSV" => {
+                    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+                    let port = listener.local_addr()?.port();
+                    passive = Some(listener);
+                    control.say(format!("229 Here (|||{port}|).\r\n").as_bytes())?;
+                }
+                "RETR" | "STOR" => {
+                    let listener = passive.take().ok_or("no EPSV before")?;
+                    self.transfer(verb, &self.home.join(argument), &listener, &mut control)?;
+                }
+                "QUIT" => return control.say(b"221 Bye.\r\n"),
+                _ => control.say(b"200 Done.\r\n")?,
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
+    fn transfer(
+        &self,
+        verb: &str,
+        path: &Path,
+        listener: &TcpListener,
+        control: &mut Control,
+    ) -> Outcome<()> {
+        let file = match verb {
+            "RETR" => File::open(path)?,
+            _ => File::create(path)?,
+        };
+        let (data, _) = listener.accept()?;
+        control.say(b"150 Go on.\r\n")?;
+        let mut data = match control.line.get_ref() {
+            Line::Plain(_) => Line::Plain(data),
+            Line::Tls(_) => self.wrap(data)?,
+        };
+        match verb {
+            "RETR" => copy(file, &mut data)?,
+            _ => copy(&mut data, file)?,
+        }
+        data.end()?;
+        control.say(b"226 Done.\r\n")
+    }
+
+    fn wrap(&self, socket: TcpStream) -> Outcome<Line> {
+        let config = self.tls.clone().ok_or("no certificate was given")?;
+        let mut stream = StreamOwned::new(ServerConnection::new(config)?, socket);
+        // As many records as are there go to the system with one call.
+        stream.conn.set_buffer_limit(None);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Line::Tls(Box::new(stream)))
+    }
+}
+
+fn copy(mut from: impl Read, mut to: impl Write) -> Outcome<()> {
+    let mut piece = Vec::with_capacity(usize::try_from(PIECE_BYTES)?);
+    while from.by_ref().take(PIECE_BYTES).read_to_end(&mut piece)? > 0 {
+        to.write_all(&piece)?;
+        piece.clear();
+    }
+    Ok(())
+}
