@@ -18,6 +18,9 @@ use wharf_proto::sftp::{
 use super::refusal::{refusal, unexpected};
 use crate::error::{ClientError, Waiting};
 
+/// What an end of the streams means: whoever opened them may know more than that they ended.
+pub(crate) type Explain = Box<dyn Fn(ClientError) -> ClientError + Send + Sync>;
+
 /// The two directions of a connection to an SFTP server.
 pub(super) struct Exchange {
     input: Box<dyn AsyncRead + Send + Unpin>,
@@ -33,6 +36,7 @@ pub(super) struct Exchange {
     next: u32,
     /// Longest silence while something is due.
     stall: Duration,
+    explain: Explain,
     /// The connection is of no more use.
     is_broken: bool,
 }
@@ -53,6 +57,7 @@ impl Exchange {
         input: impl AsyncRead + Send + Unpin + 'static,
         output: impl AsyncWrite + Send + Unpin + 'static,
         stall: Duration,
+        explain: Explain,
     ) -> Result<(Self, Vec<(Bytes, Bytes)>), ClientError> {
         let mut exchange = Self {
             input: Box::new(input),
@@ -63,6 +68,7 @@ impl Exchange {
             forgotten: BTreeSet::new(),
             next: 0,
             stall,
+            explain,
             is_broken: false,
         };
         let mut packet = BytesMut::new();
@@ -204,12 +210,12 @@ impl Exchange {
             tokio::select! {
                 biased;
                 written = self.output.write(rest) => match written {
-                    Ok(0) => return Err(ClientError::Closed(None)),
+                    Ok(0) => return Err((self.explain)(ClientError::Closed(None))),
                     Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                    Err(error) => return Err(ended(error)),
+                    Err(error) => return Err((self.explain)(ended(error))),
                 },
                 read = self.input.read_buf(&mut self.buffer) => {
-                    end_is_an_error(read)?;
+                    end_is_an_error(read).map_err(&self.explain)?;
                     self.take_packets()?;
                 }
                 () = sleep(self.stall) => return Err(silent(Waiting::Data, self.stall)),
@@ -231,7 +237,7 @@ impl Exchange {
         self.buffer.reserve(READ_BYTES);
         let result = tokio::select! {
             biased;
-            read = self.input.read_buf(&mut self.buffer) => end_is_an_error(read),
+            read = self.input.read_buf(&mut self.buffer) => end_is_an_error(read).map_err(&self.explain),
             () = sleep(deadline) => Err(silent(waiting, deadline)),
         };
         result.map_err(|error| self.broken(error))

@@ -35,6 +35,7 @@ use crate::remote::{
 };
 
 pub(crate) use self::digest::{Digester, LONGEST_DIGEST};
+pub(crate) use self::exchange::Explain;
 
 /// A session that has agreed on the version, and what was learnt about the server.
 #[derive(Debug)]
@@ -56,7 +57,8 @@ pub(crate) struct SftpSession {
 }
 
 impl SftpSession {
-    /// Begins a session. `stall` is the longest silence of the server while something is due.
+    /// Begins a session. `stall` is the longest silence of the server while something is due;
+    /// `explain` is asked what the end of the connection means.
     ///
     /// # Errors
     /// [`ClientError::Protocol`] when the other end does not speak SFTP, and those of the connection.
@@ -64,9 +66,10 @@ impl SftpSession {
         input: impl AsyncRead + Send + Unpin + 'static,
         output: impl AsyncWrite + Send + Unpin + 'static,
         stall: Duration,
+        explain: Explain,
         digester: Option<Box<dyn Digester>>,
     ) -> Result<Self, ClientError> {
-        let (exchange, advertised) = Exchange::begin(input, output, stall).await?;
+        let (exchange, advertised) = Exchange::begin(input, output, stall, explain).await?;
         let extensions: Vec<_> = advertised
             .iter()
             .filter_map(|(name, _)| Extension::from_name(name))

@@ -49,7 +49,7 @@ pub(super) async fn scripted(
         }
     });
     let (input, output) = tokio::io::split(client);
-    SftpSession::begin(input, output, STALL, None)
+    SftpSession::begin(input, output, STALL, Box::new(|end| end), None)
         .await
         .expect("a session")
 }
@@ -231,10 +231,39 @@ async fn text_before_the_protocol_is_told_as_what_it_is() {
         .await
         .expect("written");
     let (input, output) = tokio::io::split(client);
-    let error = SftpSession::begin(input, output, STALL, None)
+    let error = SftpSession::begin(input, output, STALL, Box::new(|end| end), None)
         .await
         .expect_err("refused");
     assert!(error.to_string().contains("start-up file"), "{error}");
+}
+
+#[tokio::test]
+async fn whoever_opened_the_connection_explains_its_end() {
+    // Before anything was taken, and after.
+    for taken in [false, true] {
+        let (client, mut server) = tokio::io::duplex(1024);
+        let (input, output) = tokio::io::split(client);
+        let explain = Box::new(|end| match end {
+            ClientError::Closed(None) => silent_for_a_minute(),
+            other => other,
+        });
+        let beginning = SftpSession::begin(input, output, STALL, explain, None);
+        let ending = async move {
+            if taken {
+                server.read_u8().await.expect("taken");
+            }
+        };
+        let (error, ()) = tokio::join!(beginning, ending);
+        let error = error.expect_err("ended");
+        assert_eq!(error.to_string(), silent_for_a_minute().to_string());
+    }
+}
+
+fn silent_for_a_minute() -> ClientError {
+    ClientError::Timeout {
+        waiting: crate::error::Waiting::SignOfLife,
+        after: Duration::from_secs(60),
+    }
 }
 
 #[tokio::test]
@@ -245,7 +274,7 @@ async fn a_packet_that_is_too_long_is_refused_before_it_has_come() {
     greeted.extend_from_slice(b"\xff\xff\xff\xff\x65");
     server.write_all(&greeted).await.expect("written");
     let (input, output) = tokio::io::split(client);
-    let error = SftpSession::begin(input, output, STALL, None)
+    let error = SftpSession::begin(input, output, STALL, Box::new(|end| end), None)
         .await
         .expect_err("refused");
     assert!(error.to_string().contains("4294967295 bytes"), "{error}");

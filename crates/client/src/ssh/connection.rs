@@ -21,8 +21,7 @@ use crate::error::{ClientError, Said, Waiting};
 /// A connection whose key was judged. Ends when it is dropped.
 pub(super) struct Connection {
     handle: Handle<Watcher>,
-    last_words: LastWords,
-    patience: Arc<Patience>,
+    end: End,
     algorithms: Agreed,
 }
 
@@ -80,8 +79,10 @@ impl Connection {
             .map_err(|error| last_words.explain(error))?;
         Ok(Self {
             handle,
-            last_words,
-            patience,
+            end: End {
+                last_words,
+                patience,
+            },
             algorithms,
         })
     }
@@ -111,7 +112,7 @@ impl Connection {
     ) -> Result<String, ClientError> {
         let done = timeout(LOGIN, log_in(&mut self.handle, login, asked)).await;
         let opened = self.of_login(done)?;
-        self.patience.begin();
+        self.end.patience.begin();
         Ok(opened)
     }
 
@@ -121,7 +122,7 @@ impl Connection {
     ) -> Result<T, ClientError> {
         result
             .map_err(|_| silent(Waiting::Login, LOGIN))?
-            .map_err(|error| refused_login(self.last_words.explain(error)))
+            .map_err(|error| refused_login(self.end.last_words.explain(error)))
     }
 
     /// A channel for one command or one subsystem.
@@ -137,6 +138,25 @@ impl Connection {
             })
     }
 
+    /// As [`End::explain`].
+    pub(super) fn explain(&self, error: ClientError) -> ClientError {
+        self.end.explain(error)
+    }
+
+    /// What is known of its end, once it has come.
+    pub(super) fn end(&self) -> End {
+        self.end.clone()
+    }
+}
+
+/// Why a connection ended, as far as it is known.
+#[derive(Clone)]
+pub(super) struct End {
+    last_words: LastWords,
+    patience: Arc<Patience>,
+}
+
+impl End {
     /// An end with the server's last words, if it had any, or with its silence.
     pub(super) fn explain(&self, error: ClientError) -> ClientError {
         match (error, self.patience.explain()) {

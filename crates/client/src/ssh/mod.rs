@@ -105,9 +105,11 @@ async fn begin_sftp(
         .map_err(|error| connection.explain(error))?;
     let (input, output) = tokio::io::split(channel.into_stream());
     let learnt = Arc::clone(&server.learnt);
+    let end = connection.end();
+    let explain = Box::new(move |error| end.explain(error));
     let digester = CommandDigester::new(connection, learnt, deadline);
     let stall = server.deadlines.stall;
-    SftpSession::begin(input, output, stall, Some(Box::new(digester))).await
+    SftpSession::begin(input, output, stall, explain, Some(Box::new(digester))).await
 }
 
 impl Connector for SshServer {
