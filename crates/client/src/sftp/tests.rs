@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use wharf_model::EntryKind;
 use wharf_proto::sftp::{
-    ClientPacket, Name, RequestId, ServerPacket, StatusCode, VERSION, take_packet,
+    ClientPacket, Name, RequestId, ServerPacket, StatVfs, StatusCode, VERSION, take_packet,
 };
 
 use super::*;
@@ -363,6 +363,51 @@ async fn a_refused_write_ends_the_upload_with_its_reason() {
         }
     }
     assert_eq!(error.expect("refused").kind(), ErrorKind::Quota);
+}
+
+#[tokio::test]
+async fn a_refused_write_is_a_full_disk_only_where_the_server_gives_no_reason() {
+    for (said, available, kind) in [
+        ("Failure", 0, ErrorKind::ServerDiskFull),
+        ("Failure", 1, ErrorKind::Refused),
+        // A server counts what a quota leaves as the room that there is.
+        ("Disk quota exceeded", 0, ErrorKind::Quota),
+    ] {
+        let space = StatVfs {
+            block_bytes: 4096,
+            fragment_bytes: 4096,
+            blocks: 1000,
+            blocks_free: available,
+            blocks_available: available,
+            files: 1000,
+            files_free: 1000,
+            files_available: 1000,
+            id: 0,
+            flags: 0,
+            name_bytes: 255,
+        };
+        let mut session = scripted(&[("fstatvfs@openssh.com", "2")], move |id, request| {
+            let response = match request {
+                Request::Write { .. } => Response::status(StatusCode::Failure, said),
+                Request::FstatVfs { .. } => space.to_response(),
+                other => served(b"", 0, &other),
+            };
+            vec![(id, response)]
+        })
+        .await;
+        let mut write = session
+            .open_write(&path(), WriteStart::Replace)
+            .await
+            .expect("opens");
+        let writer: &mut dyn RemoteWrite = &mut write;
+        let mut result = writer.write(b"content").await;
+        if result.is_ok() {
+            let write: Box<dyn RemoteWrite> = Box::new(write);
+            result = write.finish().await.map(drop);
+        }
+        let error = result.expect_err("refused");
+        assert_eq!(error.kind(), kind, "{said} {available}: {error}");
+    }
 }
 
 #[tokio::test]
