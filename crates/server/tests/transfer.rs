@@ -260,7 +260,7 @@ async fn a_stream_that_dries_up_and_comes_again_is_taken_in_whole() {
 #[tokio::test]
 async fn what_comes_fast_goes_the_kernels_road_though_no_piece_fills_a_buffer() {
     for (piece, by_kernel) in [(100_000, true), (10_000, false)] {
-        let content = noise(400_000, 17);
+        let content = noise(600_000, 17);
         let (_directory, vfs) = on_disk(None);
         let mut upload = start(&vfs, Disposition::Replace, None).await;
         let (mut client, mut stream) = sockets().await;
