@@ -1,8 +1,8 @@
 //! The limit of workloads that are conversations: a server that knows just what they ask.
 //!
-//! A thread for each session, which blocks, asks the system for nothing that a transfer could do
-//! without, and checks nothing: neither names nor rights nor limits. With a certificate it speaks
-//! TLS by the same library as Wharf.
+//! A thread for each session, which blocks, does what first comes to mind, and checks nothing:
+//! neither names nor rights nor limits. With a certificate it speaks TLS by the same library as
+//! Wharf. It is a measure and no bound: a server that takes more trouble can be faster.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
