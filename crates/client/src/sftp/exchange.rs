@@ -209,13 +209,11 @@ impl Exchange {
             self.buffer.reserve(READ_BYTES);
             tokio::select! {
                 biased;
-                written = self.output.write(rest) => match written {
-                    Ok(0) => return Err((self.explain)(ClientError::Closed(None))),
-                    Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                    Err(error) => return Err((self.explain)(ended(error))),
-                },
+                written = self.output.write(rest) => {
+                    rest = rest.get(self.moved(written)?..).unwrap_or_default();
+                }
                 read = self.input.read_buf(&mut self.buffer) => {
-                    end_is_an_error(read).map_err(&self.explain)?;
+                    self.moved(read)?;
                     self.take_packets()?;
                 }
                 () = sleep(self.stall) => return Err(silent(Waiting::Data, self.stall)),
@@ -237,10 +235,20 @@ impl Exchange {
         self.buffer.reserve(READ_BYTES);
         let result = tokio::select! {
             biased;
-            read = self.input.read_buf(&mut self.buffer) => end_is_an_error(read).map_err(&self.explain),
+            read = self.input.read_buf(&mut self.buffer) => self.moved(read),
             () = sleep(deadline) => Err(silent(waiting, deadline)),
         };
-        result.map_err(|error| self.broken(error))
+        result.map(drop).map_err(|error| self.broken(error))
+    }
+
+    /// How many bytes went through a stream, whose end is an error.
+    fn moved(&self, result: std::io::Result<usize>) -> Result<usize, ClientError> {
+        let error = match result {
+            Ok(0) => ClientError::Closed(None),
+            Ok(count) => return Ok(count),
+            Err(error) => ended(error),
+        };
+        Err((self.explain)(error))
     }
 
     fn take_packets(&mut self) -> Result<(), ClientError> {
@@ -274,14 +282,6 @@ impl Exchange {
         }
         self.arrived.insert(id, response);
         Ok(())
-    }
-}
-
-fn end_is_an_error(read: std::io::Result<usize>) -> Result<(), ClientError> {
-    match read {
-        Ok(0) => Err(ClientError::Closed(None)),
-        Ok(_) => Ok(()),
-        Err(error) => Err(ended(error)),
     }
 }
 
