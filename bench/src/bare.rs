@@ -5,7 +5,7 @@
 //! Wharf. It is a measure and no bound: a server that takes more trouble can be faster.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
 use crate::Outcome;
+use crate::ftp::Wire;
 use crate::limit::serve;
 
 /// Bytes that are read and written at a time.
@@ -42,54 +43,8 @@ fn accepting(certificate: &Path) -> Outcome<Arc<ServerConfig>> {
     Ok(Arc::new(config))
 }
 
-/// One end of a connection.
-enum Line {
-    Plain(TcpStream),
-    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
-}
-
-impl Line {
-    /// Says that nothing more comes.
-    fn end(mut self) -> Outcome<()> {
-        match &mut self {
-            Self::Plain(stream) => stream.shutdown(Shutdown::Write)?,
-            Self::Tls(stream) => {
-                stream.conn.send_close_notify();
-                stream.flush()?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Read for Line {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self {
-            Self::Plain(stream) => stream.read(buffer),
-            Self::Tls(stream) => match stream.read(buffer) {
-                // The load generator leaves without a word.
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
-                result => result,
-            },
-        }
-    }
-}
-
-impl Write for Line {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match self {
-            Self::Plain(stream) => stream.write(bytes),
-            Self::Tls(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        match self {
-            Self::Plain(stream) => stream.flush(),
-            Self::Tls(stream) => stream.flush(),
-        }
-    }
-}
+/// A connection of the server's.
+type Line = Wire<ServerConnection, TcpStream>;
 
 /// What all sessions share.
 struct Host {
@@ -182,7 +137,7 @@ impl Host {
             "RETR" => copy(file, &mut data)?,
             _ => copy(&mut data, file)?,
         }
-        data.end()?;
+        end(data)?;
         control.say(b"226 Done.\r\n")
     }
 
@@ -196,6 +151,18 @@ impl Host {
         }
         Ok(Line::Tls(Box::new(stream)))
     }
+}
+
+/// Says that nothing more comes.
+fn end(data: Line) -> Outcome<()> {
+    match data {
+        Line::Plain(stream) => stream.shutdown(Shutdown::Write)?,
+        Line::Tls(mut stream) => {
+            stream.conn.send_close_notify();
+            stream.flush()?;
+        }
+    }
+    Ok(())
 }
 
 fn copy(mut from: impl Read, mut to: impl Write) -> Outcome<()> {

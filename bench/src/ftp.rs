@@ -42,9 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const PIECE_BYTES: usize = 1024 * 1024;
 
 /// A connection, with TLS or without.
-pub(crate) enum Wire {
+pub(crate) enum Wire<C = ClientConnection, T: Read + Write = ReadAhead> {
     Plain(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, ReadAhead>>),
+    Tls(Box<StreamOwned<C, T>>),
 }
 
 /// A socket that is read ahead: TLS asks it for one record after the other, and many are there.
@@ -70,7 +70,10 @@ impl Write for ReadAhead {
     }
 }
 
-impl Read for Wire {
+impl<C, T: Read + Write> Read for Wire<C, T>
+where
+    StreamOwned<C, T>: Read,
+{
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.read(buffer),
@@ -83,7 +86,10 @@ impl Read for Wire {
     }
 }
 
-impl Write for Wire {
+impl<C, T: Read + Write> Write for Wire<C, T>
+where
+    StreamOwned<C, T>: Write,
+{
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.write(bytes),
