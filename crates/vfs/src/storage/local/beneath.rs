@@ -26,6 +26,9 @@ pub(super) const PARKED: &str = ".wharf-parked.";
 /// Readable by everybody on the server's machine who may enter the home, which is 0700.
 pub(super) const FILE_MODE: u32 = 0o644;
 
+/// To free so much takes longer than to open it.
+const LARGE_BYTES: u64 = 1024 * 1024;
+
 /// An extended attribute that marks a cut upload.
 pub(super) const INCOMPLETE: &str = "user.wharf.incomplete";
 
@@ -97,6 +100,17 @@ pub(super) fn look(directory: &Dir, name: &Path) -> Result<Option<Metadata>, Ref
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(refusal(error)),
     }
+}
+
+/// Keeps what stands under `name`, so that its last name can be taken away at once: the system frees
+/// a large file when this is dropped. None where that is quick anyway.
+pub(super) fn outlive(directory: &Dir, name: &Path, metadata: &Metadata) -> Option<File> {
+    if !metadata.is_file() || metadata.len() < LARGE_BYTES || metadata.nlink() > 1 {
+        return None;
+    }
+    // Where it cannot be read, others wait.
+    let opened = open_regular(directory, name, OpenOptions::new().read(true));
+    opened.ok().map(|(file, _)| file)
 }
 
 /// Device and inode: the same under every name of a file.

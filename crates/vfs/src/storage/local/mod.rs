@@ -33,8 +33,8 @@ use self::beneath::{
     relative, set_attribute, usage_of,
 };
 use self::staging::{
-    Copy, InPlace, LocalStaged, Place, Spot, Staged, Tree, drop_parked, parked_name, require_file,
-    standing, target_of_staged,
+    Copy, HeldTree, InPlace, LocalStaged, Place, Spot, Staged, Tree, drop_parked, parked_name,
+    require_file, standing, target_of_staged,
 };
 use self::turn::{Turn, Turns};
 use self::walk::walk;
@@ -652,10 +652,11 @@ impl Inner {
 
     fn remove_directory(&self, path: &VirtualPath) -> Result<Usage, Refusal> {
         let (directory, name) = parent(&self.root, path)?;
-        let _held = self.tree.hold();
+        let mut held = self.tree.hold();
         let mut removed = Usage { bytes: 0, files: 1 };
         if directory.symlink_metadata(&name).map_err(refusal)?.is_dir() {
-            removed += remove_leftovers(&directory.open_dir(&name).map_err(refusal)?)?;
+            let opened = directory.open_dir(&name).map_err(refusal)?;
+            removed += remove_leftovers(&mut held, &opened)?;
         }
         directory.remove_dir(&name).map_err(refusal)?;
         Ok(removed)
@@ -663,13 +664,14 @@ impl Inner {
 
     fn remove_file(&self, path: &VirtualPath) -> Result<Usage, Refusal> {
         let (directory, name) = parent(&self.root, path)?;
-        let held = self.tree.hold();
+        let mut held = self.tree.hold();
         let metadata = standing(&held, &directory, &name)?.ok_or(Refusal::NotFound)?;
         if metadata.is_dir() {
             return Err(Refusal::IsADirectory);
         }
+        held.outlive(&directory, &name, &metadata);
         directory.remove_file(&name).map_err(refusal)?;
-        Ok(usage_of(&metadata) + drop_parked(&directory, &name))
+        Ok(usage_of(&metadata) + drop_parked(&mut held, &directory, &name))
     }
 
     fn link(
@@ -703,7 +705,7 @@ impl Inner {
     ) -> Result<Usage, Refusal> {
         let (from_directory, from_name) = parent(&self.root, from)?;
         let (to_directory, to_name) = parent_for_new(&self.root, to)?;
-        let held = self.tree.hold();
+        let mut held = self.tree.hold();
         let source = standing(&held, &from_directory, &from_name)?.ok_or(Refusal::NotFound)?;
         let target = standing(&held, &to_directory, &to_name)?;
         if from == to {
@@ -717,6 +719,9 @@ impl Inner {
             None => Usage::ZERO,
         };
         rights.land(target.is_some())?;
+        if let Some(target) = &target {
+            held.outlive(&to_directory, &to_name, target);
+        }
         if target.is_some_and(|target| identity(&target) == identity(&source)) {
             // rename(2) does nothing between two names of one file.
             from_directory.remove_file(&from_name).map_err(refusal)?;
@@ -725,8 +730,8 @@ impl Inner {
                 .rename(&from_name, &to_directory, &to_name)
                 .map_err(refusal)?;
         }
-        released += drop_parked(&from_directory, &from_name);
-        released += drop_parked(&to_directory, &to_name);
+        released += drop_parked(&mut held, &from_directory, &from_name);
+        released += drop_parked(&mut held, &to_directory, &to_name);
         Ok(released)
     }
 }
@@ -777,7 +782,7 @@ fn target_is_lost(staged: &Path) -> bool {
 
 /// Removes parked parts from a directory that is about to go. Anything else
 /// stays, and makes the removal fail; a staged file has a writer.
-fn remove_leftovers(directory: &Dir) -> Result<Usage, Refusal> {
+fn remove_leftovers(held: &mut HeldTree<'_>, directory: &Dir) -> Result<Usage, Refusal> {
     let mut parked = Vec::new();
     let mut written_into = false;
     for found in directory.entries().map_err(refusal)? {
@@ -796,6 +801,7 @@ fn remove_leftovers(directory: &Dir) -> Result<Usage, Refusal> {
     let mut removed = Usage::ZERO;
     for name in parked {
         let metadata = directory.symlink_metadata(&name).map_err(refusal)?;
+        held.outlive(directory, &name, &metadata);
         directory.remove_file(&name).map_err(refusal)?;
         removed += usage_of(&metadata);
     }

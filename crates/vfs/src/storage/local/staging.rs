@@ -16,7 +16,7 @@ use wharf_model::{ByteRange, Digest, Entry, EntryKind, Hasher, Refusal, Usage};
 
 use super::beneath::{
     FILE_MODE, INCOMPLETE, PARKED, STAGED, attribute, entry, identity, look, open_directory,
-    open_regular, refusal, remove_attribute, set_attribute, usage_of,
+    open_regular, outlive, refusal, remove_attribute, set_attribute, usage_of,
 };
 use super::digest::{forget, remember};
 use super::turn::Turns;
@@ -36,12 +36,28 @@ pub(super) struct Tree {
     lock: Mutex<HashSet<(u64, u64)>>,
 }
 
-/// The tree, held still. The set holds the files that are being written in place.
-pub(super) type HeldTree<'a> = MutexGuard<'a, HashSet<(u64, u64)>>;
+/// The tree, held still.
+pub(super) struct HeldTree<'a> {
+    /// The files that are being written in place.
+    in_place: MutexGuard<'a, HashSet<(u64, u64)>>,
+    /// Large files without a name. Below the guard, so that the system frees them when the tree is
+    /// nobody's any more: meanwhile every other commit would wait.
+    outlived: Vec<File>,
+}
+
+impl HeldTree<'_> {
+    /// Before what stands under `name` is taken away.
+    pub(super) fn outlive(&mut self, directory: &Dir, name: &Path, metadata: &Metadata) {
+        self.outlived.extend(outlive(directory, name, metadata));
+    }
+}
 
 impl Tree {
     pub(super) fn hold(&self) -> HeldTree<'_> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+        HeldTree {
+            in_place: self.lock.lock().unwrap_or_else(PoisonError::into_inner),
+            outlived: Vec::new(),
+        }
     }
 
     /// Whether nobody holds it now.
@@ -58,17 +74,18 @@ pub(super) fn standing(
 ) -> Result<Option<Metadata>, Refusal> {
     let found = look(directory, name)?;
     match &found {
-        Some(metadata) if held.contains(&identity(metadata)) => Err(Refusal::Busy),
+        Some(metadata) if held.in_place.contains(&identity(metadata)) => Err(Refusal::Busy),
         _ => Ok(found),
     }
 }
 
 /// Removes what a cut overwrite of `name` left, if anything; says what went.
-pub(super) fn drop_parked(directory: &Dir, name: &Path) -> Usage {
+pub(super) fn drop_parked(held: &mut HeldTree<'_>, directory: &Dir, name: &Path) -> Usage {
     let parked = parked_name(name);
     let Ok(metadata) = directory.symlink_metadata(&parked) else {
         return Usage::ZERO;
     };
+    held.outlive(directory, &parked, &metadata);
     match directory.remove_file(&parked) {
         Ok(()) => usage_of(&metadata),
         Err(_) => Usage::ZERO,
@@ -505,11 +522,12 @@ impl Staged {
         if options.durable {
             file.sync_data().map_err(refusal)?;
         }
-        let held = tree.hold();
+        let mut held = tree.hold();
         let old = standing(&held, directory, target)?;
         rights.land(old.is_some())?;
         if let Some(old) = &old {
             require_file(old)?;
+            held.outlive(directory, target, old);
         }
         let parked = look(directory, &parked_name(target))?;
         let released = [&old, &parked]
@@ -537,7 +555,7 @@ impl Staged {
             .rename(&self.name, directory, target)
             .map_err(refusal)?;
         if parked.is_some() {
-            drop_parked(directory, target);
+            drop_parked(&mut held, directory, target);
         }
         drop(held);
         if let Some(digest) = digest {
@@ -593,7 +611,7 @@ impl Staged {
             return Ok(Kept::default());
         }
         set_attribute(writer.file(), INCOMPLETE, b"1");
-        let _held = tree.hold();
+        let mut held = tree.hold();
         let parked = parked_name(target);
         let (name, replaced) = match look(directory, target) {
             Ok(None) => (target, None),
@@ -602,6 +620,9 @@ impl Staged {
         };
         let released = replaced.as_ref().map_or(Usage::ZERO, usage_of);
         approve(released)?;
+        if let Some(replaced) = &replaced {
+            held.outlive(directory, name, replaced);
+        }
         directory
             .rename(&self.name, directory, name)
             .map_err(refusal)?;
@@ -648,7 +669,7 @@ pub(super) enum Spot {
 
 impl Drop for InPlace {
     fn drop(&mut self) {
-        self.place.tree.hold().remove(&self.identity);
+        self.place.tree.hold().in_place.remove(&self.identity);
     }
 }
 
@@ -685,7 +706,7 @@ impl InPlace {
         }
         reserve(Need::default())?;
         let identity = identity(&metadata);
-        held.insert(identity);
+        held.in_place.insert(identity);
         drop(held);
         // From the first write on it is not whole; a crash must leave it marked.
         set_attribute(&file, INCOMPLETE, b"1");
@@ -717,10 +738,10 @@ impl InPlace {
             file.sync_data().map_err(refusal)?;
         }
         let (directory, target) = (&self.place.directory, &self.place.target);
-        let held = self.place.tree.hold();
+        let mut held = self.place.tree.hold();
         let parked = look(directory, &parked_name(target))?;
         approve(parked.as_ref().map_or(Usage::ZERO, usage_of))?;
-        let released = drop_parked(directory, target);
+        let released = drop_parked(&mut held, directory, target);
         drop(held);
         // Somebody may have asked for one in the meantime.
         forget(file);

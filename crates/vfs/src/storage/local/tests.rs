@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, MetadataExt as _};
+use cap_std::fs::{Dir, Metadata, MetadataExt as _};
 use futures_util::FutureExt as _;
 use wharf_model::{
     ByteRange, DigestAlgorithm, Entry, EntryKind, PermissionRules, Permissions, QuotaKind,
@@ -16,6 +16,7 @@ use wharf_model::{
 };
 
 use crate::quota::tests::Memory;
+use crate::storage::local::beneath::outlive;
 use crate::storage::local::turn::Turns;
 use crate::storage::local::{LocalOptions, LocalStorage};
 use crate::{Disposition, Home, Ledger, Upload, UploadOptions, Vfs};
@@ -560,6 +561,26 @@ async fn cut_upload_appears_marked_incomplete_and_resumes() {
     let entry = vfs.metadata(&path("/file")).await.expect("stands");
     assert!(!entry.incomplete);
     fixture.assert_exact().await;
+}
+
+#[test]
+fn a_large_file_is_freed_when_it_is_no_longer_outlived_and_all_else_at_once() {
+    let fixture = Fixture::new();
+    fixture
+        .root
+        .write("large", vec![7; 2_000_000])
+        .expect("written");
+    fixture.root.write("small", vec![7; 1000]).expect("written");
+    fixture.root.create_dir("directory").expect("made");
+    let outlived = |name: &str| {
+        let metadata = fixture.root.symlink_metadata(name).expect("stands");
+        outlive(&fixture.root, name.as_ref(), &metadata)
+    };
+    assert!(outlived("small").is_none() && outlived("directory").is_none());
+    let large = outlived("large").expect("held");
+    fixture.root.remove_file("large").expect("removed");
+    let metadata = Metadata::from_just_metadata(large.metadata().expect("is there"));
+    assert_eq!((metadata.nlink(), metadata.len()), (0, 2_000_000));
 }
 
 #[tokio::test]
