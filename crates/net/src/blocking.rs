@@ -94,7 +94,9 @@ impl Stream {
                 socket.set_nonblocking(false)?;
                 Ok(BlockingStream::Unix(socket))
             }
-            Self::Tls(_) | Self::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Tls(_) | Self::Memory(_) | Self::Detached => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
         }
     }
 }

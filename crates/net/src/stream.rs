@@ -24,6 +24,8 @@ pub enum Stream {
     Tls(Box<TlsStream>),
     /// A pipe within the process, for tests of services.
     Memory(DuplexStream),
+    /// What [`Stream::detach`] leaves: broken, so that nobody takes it for a stream that has ended.
+    Detached,
 }
 
 impl Stream {
@@ -52,15 +54,39 @@ impl Stream {
     pub fn as_plain_socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(socket) => Some(socket),
-            Self::Unix(_) | Self::Tls(_) | Self::Memory(_) => None,
+            Self::Unix(_) | Self::Tls(_) | Self::Memory(_) | Self::Detached => None,
         }
+    }
+
+    /// Takes a plain TCP socket out of the runtime, which is woken by nothing that comes for it
+    /// from then on: for a thread that blocks in calls on it. Still non-blocking; `None`, and the
+    /// stream stays as it is, for every other stream. [`Stream::attach`] undoes it.
+    ///
+    /// # Errors
+    /// What the system says; the connection is closed then.
+    pub fn detach(&mut self) -> io::Result<Option<std::net::TcpStream>> {
+        match std::mem::replace(self, Self::Detached) {
+            Self::Tcp(socket) => socket.into_std().map(Some),
+            other => {
+                *self = other;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Gives a socket, which must not block, to the runtime.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn attach(socket: std::net::TcpStream) -> io::Result<Self> {
+        TcpStream::from_std(socket).map(Self::Tcp)
     }
 
     /// The encryption, if there is one.
     pub fn as_tls(&self) -> Option<&TlsStream> {
         match self {
             Self::Tls(stream) => Some(stream),
-            Self::Tcp(_) | Self::Unix(_) | Self::Memory(_) => None,
+            Self::Tcp(_) | Self::Unix(_) | Self::Memory(_) | Self::Detached => None,
         }
     }
 
@@ -73,7 +99,7 @@ impl Stream {
                 let _ = socket.set_nodelay(true);
             }
             Self::Tls(stream) => stream.below().set_nodelay(),
-            Self::Unix(_) | Self::Memory(_) => {}
+            Self::Unix(_) | Self::Memory(_) | Self::Detached => {}
         }
     }
 
@@ -88,7 +114,7 @@ impl Stream {
                 let _ = SockRef::from(socket).set_linger(linger);
             }
             Self::Tls(stream) => stream.below().set_reset_on_drop(reset),
-            Self::Unix(_) | Self::Memory(_) => {}
+            Self::Unix(_) | Self::Memory(_) | Self::Detached => {}
         }
     }
 
@@ -119,6 +145,7 @@ impl Stream {
             Self::Tcp(socket) => socket,
             Self::Tls(stream) => return stream.below().is_over(),
             Self::Unix(_) | Self::Memory(_) => return false,
+            Self::Detached => return true,
         };
         let mut byte = [MaybeUninit::uninit()];
         match SockRef::from(socket).peek(&mut byte) {
@@ -177,6 +204,7 @@ impl AsyncRead for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }
@@ -192,6 +220,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -206,6 +235,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
             Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -215,6 +245,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
             Self::Memory(stream) => stream.is_write_vectored(),
+            Self::Detached => false,
         }
     }
 
@@ -224,6 +255,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
             Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -233,6 +265,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }

@@ -7,33 +7,27 @@
 
 #[cfg(target_os = "linux")]
 mod sendfile;
-
-use std::fs::File;
-use std::io;
 #[cfg(target_os = "linux")]
-use std::os::fd::{AsFd as _, OwnedFd};
+mod splice;
+
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-#[cfg(target_os = "linux")]
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    fs::Timespec,
-    io::Errno,
-};
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use wharf_model::Refusal;
 use wharf_net::Stream;
 use wharf_proto::ascii::{FromWire, ToWire};
-use wharf_vfs::storage::{Stop, Tap};
 use wharf_vfs::{Download, Upload};
 
 #[cfg(target_os = "linux")]
 use self::sendfile::{THREADS, send_file};
+#[cfg(target_os = "linux")]
+use self::splice::{Road, pour};
 
 /// Bytes moved through one buffer at a time. At 256 KiB the cost of handing a
 /// write to a thread that may block is under a tenth of the write itself.
@@ -258,6 +252,8 @@ pub async fn receive(
 ) -> Result<Bytes, TransferError> {
     let mut translator = FromWire::new();
     let mut unwritten = Bytes::new();
+    #[cfg(target_os = "linux")]
+    let mut road = Road::default();
     loop {
         let mut buffer = BytesMut::with_capacity(BUFFER_BYTES);
         let filled = {
@@ -266,8 +262,7 @@ pub async fn receive(
         };
         control.progress_by(buffer.len());
         #[cfg(target_os = "linux")]
-        let is_fast = buffer.len() >= SocketTap::FAST_BYTES
-            && control.progress.bytes() >= SocketTap::WORTH_BYTES;
+        let length = buffer.len();
         unwritten = match translation {
             Translation::None => buffer.freeze(),
             Translation::LineEnds => {
@@ -285,15 +280,13 @@ pub async fn receive(
             }
         }
         #[cfg(target_os = "linux")]
-        if is_fast && translation == Translation::None && upload.takes_a_tap() {
-            // Worth a pipe, where that can be had.
-            if let Some(tap) = stream
-                .as_plain_socket()
-                .and_then(|socket| SocketTap::new(socket, control))
-            {
-                upload.write(std::mem::take(&mut unwritten)).await?;
-                pour(upload, stream, tap, control).await?;
-                break;
+        if translation == Translation::None
+            && let Some(tap) = road.take(length, upload, stream, control)
+        {
+            upload.write(std::mem::take(&mut unwritten)).await?;
+            match pour(upload, stream, tap, control).await? {
+                None => break,
+                tap => road.leave(tap, control),
             }
         }
     }
@@ -323,193 +316,6 @@ async fn write_while<T>(
         came = &mut awaited => {
             writing.await?;
             Ok(came)
-        }
-    }
-}
-
-/// The kernel's road: socket to page cache, by a pipe between them.
-#[cfg(target_os = "linux")]
-async fn pour(
-    upload: &mut Upload,
-    stream: &Stream,
-    tap: SocketTap,
-    control: &PumpControl,
-) -> Result<(), TransferError> {
-    let mut tap: Box<dyn Tap> = Box::new(tap);
-    loop {
-        if let Some(socket) = stream.as_plain_socket() {
-            control.guard(await_content(socket)).await?;
-        }
-        let poured = upload.pour(tap).await;
-        match poured.stop {
-            Stop::End => return Ok(()),
-            Stop::Dry => {}
-            Stop::Stream(_) if control.cancel.is_cancelled() => {
-                return Err(TransferError::Cancelled);
-            }
-            Stop::Stream(error) => return Err(TransferError::Connection(error)),
-            Stop::Refused(refusal) => return Err(refusal.into()),
-        }
-        tap = poured.tap.ok_or_else(|| {
-            TransferError::Refused(Refusal::Io(io::Error::other("a thread panicked")))
-        })?;
-    }
-}
-
-/// Waits until there is something to read, or the end.
-///
-/// The tap reads past the runtime, whose idea of "readable" may be old: only a
-/// look within `try_io` renews it without missing what comes meanwhile.
-#[cfg(target_os = "linux")]
-async fn await_content(socket: &tokio::net::TcpStream) -> io::Result<()> {
-    use rustix::net::{RecvFlags, recv};
-    loop {
-        socket.readable().await?;
-        let look = socket.try_io(tokio::io::Interest::READABLE, || {
-            let mut byte = [0];
-            recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
-            Ok(())
-        });
-        match look {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
-        }
-    }
-}
-
-/// A socket and the pipe through which the kernel moves its bytes.
-#[cfg(target_os = "linux")]
-struct SocketTap {
-    socket: OwnedFd,
-    /// What is drawn, and not poured yet.
-    pipe: (OwnedFd, OwnedFd),
-    capacity: usize,
-    last_draw: usize,
-    /// The file system takes nothing from a pipe.
-    copies: bool,
-    control: PumpControl,
-}
-
-#[cfg(target_os = "linux")]
-impl SocketTap {
-    /// Bytes that the pipe should hold: what a socket has at a time, and what
-    /// an unprivileged process may ask for (pipe(7)).
-    const PIPE_BYTES: usize = 1024 * 1024;
-
-    /// With less the pipe costs more than it saves; pipes(7) leaves that much
-    /// to a user who has too many of them.
-    const LEAST_PIPE_BYTES: usize = 128 * 1024;
-
-    /// An upload that has brought so much is likely to bring more.
-    const WORTH_BYTES: u64 = 256 * 1024;
-
-    /// When so much comes at once, more will come within a moment; when less does, a
-    /// thread is better given back than kept waiting.
-    const FAST_BYTES: usize = 64 * 1024;
-
-    /// How long that moment is.
-    const MOMENT: Timespec = Timespec {
-        tv_sec: 0,
-        tv_nsec: 2_000_000,
-    };
-
-    /// None where the system has no pipe for it.
-    fn new(socket: &tokio::net::TcpStream, control: &PumpControl) -> Option<Self> {
-        use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).ok()?;
-        let _ = fcntl_setpipe_size(&writer, Self::PIPE_BYTES);
-        let capacity = fcntl_getpipe_size(&writer).ok()?;
-        Some(Self {
-            socket: socket.as_fd().try_clone_to_owned().ok()?,
-            pipe: (reader, writer),
-            capacity,
-            last_draw: 0,
-            copies: false,
-            control: control.clone(),
-        })
-        .filter(|tap| tap.capacity >= Self::LEAST_PIPE_BYTES)
-    }
-
-    fn splice_in(&self) -> io::Result<usize> {
-        use rustix::pipe::{SpliceFlags, splice};
-        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        let writer = &self.pipe.1;
-        loop {
-            match splice(&self.socket, None, writer, None, self.capacity, flags) {
-                Err(Errno::INTR) => {}
-                result => return Ok(result?),
-            }
-        }
-    }
-
-    /// Whether something comes within a moment.
-    fn comes_soon(&self) -> bool {
-        is_ready_within(&self.socket, PollFlags::IN, Self::MOMENT)
-    }
-
-    fn copy_out(&self, file: &File, offset: u64, length: usize) -> io::Result<usize> {
-        use std::os::unix::fs::FileExt as _;
-        let mut buffer = vec![0; length.min(BUFFER_BYTES)];
-        let count = rustix::io::read(&self.pipe.0, &mut buffer)?;
-        file.write_all_at(buffer.get(..count).unwrap_or_default(), offset)?;
-        Ok(count)
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl Tap for SocketTap {
-    fn draw(&mut self) -> io::Result<usize> {
-        if self.control.cancel.is_cancelled() {
-            return Err(io::Error::other("cancelled"));
-        }
-        let was_fast = std::mem::take(&mut self.last_draw) >= Self::FAST_BYTES;
-        let drawn = match self.splice_in() {
-            Err(error)
-                if error.kind() == io::ErrorKind::WouldBlock && was_fast && self.comes_soon() =>
-            {
-                self.splice_in()?
-            }
-            result => result?,
-        };
-        self.last_draw = drawn;
-        Ok(drawn)
-    }
-
-    fn pour(&mut self, file: &File, offset: u64, length: usize) -> io::Result<usize> {
-        use rustix::pipe::{SpliceFlags, splice};
-        let poured = if self.copies {
-            self.copy_out(file, offset, length)?
-        } else {
-            let mut position = offset;
-            match splice(
-                &self.pipe.0,
-                None,
-                file,
-                Some(&mut position),
-                length,
-                SpliceFlags::MOVE,
-            ) {
-                Err(Errno::INVAL) => {
-                    self.copies = true;
-                    self.copy_out(file, offset, length)?
-                }
-                result => result?,
-            }
-        };
-        self.control.progress_by(poured);
-        Ok(poured)
-    }
-}
-
-/// Whether a socket is ready before the time has passed, waited for on a thread that may block.
-/// An error counts: the next call tells it.
-#[cfg(target_os = "linux")]
-fn is_ready_within(socket: &OwnedFd, flags: PollFlags, time: Timespec) -> bool {
-    let mut fds = [PollFd::new(socket, flags)];
-    loop {
-        match poll(&mut fds, Some(&time)) {
-            Err(Errno::INTR) => {}
-            polled => return polled == Ok(1),
         }
     }
 }

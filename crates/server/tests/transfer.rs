@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -257,32 +258,56 @@ async fn a_stream_that_dries_up_and_comes_again_is_taken_in_whole() {
     assert!(content_of(&vfs).await == content);
 }
 
-#[tokio::test]
-async fn what_comes_fast_goes_the_kernels_road_though_no_piece_fills_a_buffer() {
-    for (piece, by_kernel) in [(100_000, true), (10_000, false)] {
-        let content = noise(600_000, 17);
-        let (_directory, vfs) = on_disk(None);
-        let mut upload = start(&vfs, Disposition::Replace, None).await;
-        let (mut client, mut stream) = sockets().await;
-        let control = control();
-        let sending = async {
-            let mut sent = 0;
-            for piece in content.chunks(piece) {
-                moved(&control, sent).await;
-                client.write_all(piece).await.expect("sent");
-                sent += u64::try_from(piece.len()).expect("fits");
-            }
-            // With the last piece, as nothing else runs on this thread meanwhile.
-            client.shutdown().await.expect("ended");
-        };
-        let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
-        let ((), last) = tokio::join!(sending, receiving);
-        let last = last.expect("received");
-        // The last piece comes back from a buffer only.
-        assert_eq!(last.is_empty(), by_kernel, "{piece}");
-        upload.commit_with(last).await.expect("commits");
-        assert!(content_of(&vfs).await == content, "{piece}");
-    }
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_whole_that_changes_between_fast_and_slow() {
+    let content = noise(3_000_000, 17);
+    let (_directory, vfs) = on_disk(None);
+    let mut upload = start(&vfs, Disposition::Replace, None).await;
+    let (mut client, mut stream) = sockets().await;
+    let control = control();
+    let sending = async {
+        let (fast, slow) = content.split_at(1_000_000);
+        let (slow, fast_again) = slow.split_at(100);
+        client.write_all(fast).await.expect("sent");
+        for (byte, before) in slow.chunks(1).zip(1_000_000..) {
+            moved(&control, before).await;
+            client.write_all(byte).await.expect("sent");
+        }
+        client.write_all(fast_again).await.expect("sent");
+        client.shutdown().await.expect("ended");
+    };
+    let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
+    let ((), last) = tokio::join!(sending, receiving);
+    upload
+        .commit_with(last.expect("received"))
+        .await
+        .expect("commits");
+    assert!(content_of(&vfs).await == content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn urgent_data_is_no_end_of_an_upload_and_no_part_of_it() {
+    let content = noise(2_000_000, 18);
+    let (_directory, vfs) = on_disk(None);
+    let mut upload = start(&vfs, Disposition::Replace, None).await;
+    let (mut client, mut stream) = sockets().await;
+    let control = control();
+    let sending = async {
+        let (before, after) = content.split_at(1_000_000);
+        client.write_all(before).await.expect("sent");
+        moved(&control, 1_000_000).await;
+        let urgent = SockRef::from(&client).send_out_of_band(b"!");
+        assert_eq!(urgent.expect("sent"), 1);
+        client.write_all(after).await.expect("sent");
+        client.shutdown().await.expect("ended");
+    };
+    let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
+    let ((), last) = tokio::join!(sending, receiving);
+    upload
+        .commit_with(last.expect("received"))
+        .await
+        .expect("commits");
+    assert!(content_of(&vfs).await == content);
 }
 
 #[tokio::test(flavor = "multi_thread")]

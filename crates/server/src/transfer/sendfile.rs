@@ -12,8 +12,9 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
+use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -21,7 +22,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use wharf_model::Refusal;
 use wharf_vfs::storage::is_resident;
 
-use super::{PumpControl, TransferError, is_ready_within, shortened};
+use super::{PumpControl, TransferError, shortened};
 
 /// Bytes that one call may move in the task of a session: long enough to make the call cheap,
 /// short enough that other sessions get their turn.
@@ -190,9 +191,15 @@ impl Thread {
         Ok(offset)
     }
 
-    /// Whether the receiver makes room within a moment.
+    /// Whether the receiver makes room within a moment. An error counts: the next call tells it.
     fn has_room_soon(&self) -> bool {
-        is_ready_within(&self.socket, PollFlags::OUT, MOMENT)
+        let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
+        loop {
+            match poll(&mut fds, Some(&MOMENT)) {
+                Err(Errno::INTR) => {}
+                polled => return polled == Ok(1),
+            }
+        }
     }
 }
 

@@ -51,8 +51,10 @@ pub struct Poured {
 pub enum Stop {
     /// The stream has ended.
     End,
-    /// Nothing comes for now, or it is the turn of others.
+    /// Nothing comes for now.
     Dry,
+    /// More comes, but others had to wait long enough.
+    Turn,
     /// The stream broke.
     Stream(io::Error),
     /// The file could not take it. It is as long as before the piece that failed.

@@ -24,7 +24,7 @@ pub(super) fn pour(
     let mut end = length;
     let stop = loop {
         if offset - start >= TURN_BYTES {
-            break Stop::Dry;
+            break Stop::Turn;
         }
         let drawn = match tap.draw() {
             Ok(0) => break Stop::End,
