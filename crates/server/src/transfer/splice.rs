@@ -24,6 +24,9 @@ const MOMENT: Duration = Duration::from_millis(2);
 /// An upload that has brought so much is likely to bring more.
 const WORTH_BYTES: u64 = 256 * 1024;
 
+/// Bytes that go through buffers where the road was not worth it, or not to be had.
+const PAUSE_BYTES: u64 = 1024 * 1024;
+
 /// When so much comes at once, more will come within a moment; when less does, a
 /// thread is better given back than kept waiting.
 const FAST_BYTES: usize = 64 * 1024;
@@ -91,10 +94,15 @@ impl Road {
             return None;
         }
         self.taken_at = bytes;
-        self.tap.take().or_else(|| {
-            let tap = SocketTap::new(stream.as_plain_socket()?, control)?;
+        let socket = stream.as_plain_socket()?;
+        let tap = self.tap.take().or_else(|| {
+            let tap = SocketTap::new(socket, control)?;
             Some(Box::new(tap))
-        })
+        });
+        if tap.is_none() {
+            self.worth_from = bytes.saturating_add(PAUSE_BYTES);
+        }
+        tap
     }
 
     fn is_worth_it(&self, piece: usize, bytes: u64) -> bool {
@@ -107,19 +115,19 @@ impl Road {
         self.tap = self.keeps_on(bytes).then_some(tap).flatten();
     }
 
-    /// Whether it was worth it, and may be again at once. A stream that comes in short bursts is better off
-    /// with buffers for a while.
+    /// Whether it was worth it, and may be again at once. A stream that comes in short bursts is
+    /// better off with buffers for a while.
     fn keeps_on(&mut self, bytes: u64) -> bool {
         let was_worth_it = bytes.saturating_sub(self.taken_at) >= WORTH_BYTES;
         if !was_worth_it {
-            self.worth_from = bytes.saturating_add(4 * WORTH_BYTES);
+            self.worth_from = bytes.saturating_add(PAUSE_BYTES);
         }
         was_worth_it
     }
 }
 
-/// A plain socket that the runtime has lent, as each packet would wake it for nothing. Calls on it, or
-/// on a copy of it, wait for [`MOMENT`], and then say `WouldBlock`. When it is dropped without
+/// A plain socket that the runtime has lent, as each packet would wake it for nothing. Calls on it,
+/// or on a copy of it, wait for [`MOMENT`], and then say `WouldBlock`. When it is dropped without
 /// [`Loan::give_back`], the connection ends, and so does whatever waits for it.
 #[derive(Debug)]
 struct Loan(Option<TcpStream>);
