@@ -258,56 +258,51 @@ async fn a_stream_that_dries_up_and_comes_again_is_taken_in_whole() {
     assert!(content_of(&vfs).await == content);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upload_is_whole_that_changes_between_fast_and_slow() {
-    let content = noise(3_000_000, 17);
+/// That the content is what a client uploads that sends it so.
+async fn assert_arrives(content: &[u8], send: impl AsyncFnOnce(&mut TcpStream, &PumpControl)) {
     let (_directory, vfs) = on_disk(None);
     let mut upload = start(&vfs, Disposition::Replace, None).await;
     let (mut client, mut stream) = sockets().await;
     let control = control();
     let sending = async {
-        let (fast, slow) = content.split_at(1_000_000);
-        let (slow, fast_again) = slow.split_at(100);
-        client.write_all(fast).await.expect("sent");
-        for (byte, before) in slow.chunks(1).zip(1_000_000..) {
-            moved(&control, before).await;
-            client.write_all(byte).await.expect("sent");
-        }
-        client.write_all(fast_again).await.expect("sent");
+        send(&mut client, &control).await;
         client.shutdown().await.expect("ended");
     };
     let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
     let ((), last) = tokio::join!(sending, receiving);
-    upload
-        .commit_with(last.expect("received"))
-        .await
-        .expect("commits");
+    let last = last.expect("received");
+    upload.commit_with(last).await.expect("commits");
     assert!(content_of(&vfs).await == content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_whole_that_changes_between_fast_and_slow() {
+    let content = noise(3_000_000, 17);
+    let (fast, rest) = content.split_at(1_000_000);
+    let (slow, fast_again) = rest.split_at(100);
+    assert_arrives(&content, async |client, control| {
+        client.write_all(fast).await.expect("sent");
+        for (byte, before) in slow.chunks(1).zip(1_000_000..) {
+            moved(control, before).await;
+            client.write_all(byte).await.expect("sent");
+        }
+        client.write_all(fast_again).await.expect("sent");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn urgent_data_is_no_end_of_an_upload_and_no_part_of_it() {
     let content = noise(2_000_000, 18);
-    let (_directory, vfs) = on_disk(None);
-    let mut upload = start(&vfs, Disposition::Replace, None).await;
-    let (mut client, mut stream) = sockets().await;
-    let control = control();
-    let sending = async {
-        let (before, after) = content.split_at(1_000_000);
+    let (before, after) = content.split_at(1_000_000);
+    assert_arrives(&content, async |client, control| {
         client.write_all(before).await.expect("sent");
-        moved(&control, 1_000_000).await;
-        let urgent = SockRef::from(&client).send_out_of_band(b"!");
+        moved(control, 1_000_000).await;
+        let urgent = SockRef::from(&*client).send_out_of_band(b"!");
         assert_eq!(urgent.expect("sent"), 1);
         client.write_all(after).await.expect("sent");
-        client.shutdown().await.expect("ended");
-    };
-    let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
-    let ((), last) = tokio::join!(sending, receiving);
-    upload
-        .commit_with(last.expect("received"))
-        .await
-        .expect("commits");
-    assert!(content_of(&vfs).await == content);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
