@@ -21,10 +21,25 @@ SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 
 SETTING = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+#: What networks beside the machine's own may choose; of the whole machine.
+ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 
 
 def enter(control: str) -> None:
     """Leaves the machine's network for one that has loopback only, with this congestion control."""
+    before = ALLOWED.read_text()
+    # Opened in the machine's network, where alone it may be written.
+    with open(ALLOWED, "w") as allowed:
+        allowed.write(f"{before.strip()} {control}")
+        allowed.flush()
+        try:
+            unshare(control)
+        finally:
+            allowed.seek(0)
+            allowed.write(before)
+
+
+def unshare(control: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), f"unshare: {os.strerror(ctypes.get_errno())}")
