@@ -16,7 +16,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
 use crate::Outcome;
-use crate::ftp::Wire;
+use crate::ftp::{ReadAhead, Wire};
 use crate::limit::serve;
 
 /// Bytes that are read and written at a time.
@@ -44,7 +44,7 @@ fn accepting(certificate: &Path) -> Outcome<Arc<ServerConfig>> {
 }
 
 /// A connection of the server's.
-type Line = Wire<ServerConnection, TcpStream>;
+type Line = Wire<ServerConnection>;
 
 /// What all sessions share.
 struct Host {
@@ -104,6 +104,10 @@ impl Host {
                     passive = Some(listener);
                     control.say(format!("229 Here (|||{port}|).\r\n").as_bytes())?;
                 }
+                "SIZE" => {
+                    let size = self.home.join(argument).metadata()?.len();
+                    control.say(format!("213 {size}\r\n").as_bytes())?;
+                }
                 "RETR" | "STOR" => {
                     let listener = passive.take().ok_or("no EPSV before")?;
                     self.transfer(verb, &self.home.join(argument), &listener, &mut control)?;
@@ -143,7 +147,7 @@ impl Host {
 
     fn wrap(&self, socket: TcpStream) -> Outcome<Line> {
         let config = self.tls.clone().ok_or("no certificate was given")?;
-        let mut stream = StreamOwned::new(ServerConnection::new(config)?, socket);
+        let mut stream = StreamOwned::new(ServerConnection::new(config)?, ReadAhead::new(socket));
         // As many records as are there go to the system with one call.
         stream.conn.set_buffer_limit(None);
         while stream.conn.is_handshaking() {

@@ -29,7 +29,7 @@ pub(crate) struct Target {
     password: String,
     /// With TLS for commands and data
     #[arg(long)]
-    tls: bool,
+    pub(crate) tls: bool,
     /// Where everything is, seen from where the login leads to
     #[arg(long)]
     directory: Option<String>,
@@ -39,16 +39,33 @@ pub(crate) struct Target {
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Bytes discarded or sent by one call.
-const PIECE_BYTES: usize = 1024 * 1024;
+pub(crate) const PIECE_BYTES: usize = 1024 * 1024;
 
 /// A connection, with TLS or without.
-pub(crate) enum Wire<C = ClientConnection, T: Read + Write = ReadAhead> {
+pub(crate) enum Wire<C = ClientConnection> {
     Plain(TcpStream),
-    Tls(Box<StreamOwned<C, T>>),
+    Tls(Box<StreamOwned<C, ReadAhead>>),
 }
 
 /// A socket that is read ahead: TLS asks it for one record after the other, and many are there.
 pub(crate) struct ReadAhead(BufReader<TcpStream>);
+
+impl ReadAhead {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self(BufReader::with_capacity(PIECE_BYTES / 16, stream))
+    }
+
+    pub(crate) fn get_ref(&self) -> &TcpStream {
+        self.0.get_ref()
+    }
+
+    /// Drops what was read ahead; its length.
+    pub(crate) fn forget(&mut self) -> usize {
+        let length = self.0.buffer().len();
+        self.0.consume(length);
+        length
+    }
+}
 
 impl Read for ReadAhead {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -70,9 +87,9 @@ impl Write for ReadAhead {
     }
 }
 
-impl<C, T: Read + Write> Read for Wire<C, T>
+impl<C> Read for Wire<C>
 where
-    StreamOwned<C, T>: Read,
+    StreamOwned<C, ReadAhead>: Read,
 {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -86,9 +103,9 @@ where
     }
 }
 
-impl<C, T: Read + Write> Write for Wire<C, T>
+impl<C> Write for Wire<C>
 where
-    StreamOwned<C, T>: Write,
+    StreamOwned<C, ReadAhead>: Write,
 {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
@@ -200,6 +217,13 @@ impl Session {
         }
     }
 
+    /// The size of a file in bytes, RFC 3659 section 4.
+    pub(crate) fn size(&mut self, path: &str) -> Outcome<u64> {
+        let reply = self.command(&format!("SIZE {path}"), 213)?;
+        let size = reply.split(' ').nth(1).map(|size| size.trim().parse());
+        Ok(size.ok_or_else(|| format!("no size in {reply:?}"))??)
+    }
+
     /// Downloads and discards; the number of bytes.
     pub(crate) fn fetch(&mut self, path: &str) -> Outcome<u64> {
         let mut data = self.transfer(&format!("RETR {path}"))?;
@@ -235,7 +259,7 @@ pub(crate) fn discard(data: &mut Wire) -> Outcome<u64> {
     }
 }
 
-fn discard_some(stream: &TcpStream, buffer: &mut [u8]) -> Outcome<usize> {
+pub(crate) fn discard_some(stream: &TcpStream, buffer: &mut [u8]) -> Outcome<usize> {
     // MSG_TRUNC on TCP: the bytes are taken off the queue and not copied, tcp(7).
     let (_, length) = recv(stream, buffer, RecvFlags::TRUNC)?;
     Ok(length)
@@ -256,13 +280,7 @@ fn discard_decrypted(stream: &mut impl io::BufRead) -> Outcome<usize> {
 pub(crate) fn pour(data: &mut Wire, source: &File, bytes: u64) -> Outcome<()> {
     match data {
         Wire::Plain(stream) => {
-            let mut offset = 0;
-            while offset < bytes {
-                let piece = usize::try_from((bytes - offset).min(1 << 30))?;
-                if rustix::fs::sendfile(&*stream, source, Some(&mut offset), piece)? == 0 {
-                    return Err("the source is too short".into());
-                }
-            }
+            send_file(stream, source, bytes)?;
             stream.shutdown(std::net::Shutdown::Write)?;
         }
         Wire::Tls(stream) => {
@@ -275,13 +293,20 @@ pub(crate) fn pour(data: &mut Wire, source: &File, bytes: u64) -> Outcome<()> {
             }
             stream.conn.send_close_notify();
             stream.flush()?;
-            stream
-                .sock
-                .0
-                .get_ref()
-                .shutdown(std::net::Shutdown::Write)?;
+            stream.sock.get_ref().shutdown(std::net::Shutdown::Write)?;
             // What the server has to say must be read, or closing resets.
             let _ = io::copy(stream, &mut io::sink());
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn send_file(stream: &TcpStream, source: &File, bytes: u64) -> Outcome<()> {
+    let mut offset = 0;
+    while offset < bytes {
+        let piece = usize::try_from((bytes - offset).min(1 << 30))?;
+        if rustix::fs::sendfile(stream, source, Some(&mut offset), piece)? == 0 {
+            return Err("the source is too short".into());
         }
     }
     Ok(())
@@ -298,8 +323,7 @@ pub(crate) fn connect(address: SocketAddr) -> Outcome<TcpStream> {
 fn wrap(stream: TcpStream, config: &Arc<ClientConfig>) -> Outcome<Wire> {
     let name = ServerName::try_from("localhost")?;
     let connection = ClientConnection::new(Arc::clone(config), name)?;
-    let socket = ReadAhead(BufReader::with_capacity(PIECE_BYTES / 4, stream));
-    let mut stream = StreamOwned::new(connection, socket);
+    let mut stream = StreamOwned::new(connection, ReadAhead::new(stream));
     // What is sent goes to the system with as few calls.
     stream.conn.set_buffer_limit(Some(2 * PIECE_BYTES));
     while stream.conn.is_handshaking() {

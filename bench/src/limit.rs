@@ -75,7 +75,7 @@ pub(crate) fn serve(
 pub(crate) fn fetch(address: SocketAddr, streams: u64, rounds: u64) -> Outcome<Value> {
     let (bytes, elapsed) = at_once(
         streams,
-        || Ok(()),
+        |_| Ok(()),
         |(), _| {
             let fetch = |_| discard(&mut Wire::Plain(connect(address)?));
             (0..rounds).map(fetch).sum()
@@ -88,7 +88,7 @@ pub(crate) fn store(address: SocketAddr, streams: u64, rounds: u64, bytes: u64) 
     let source = zeros(bytes)?;
     let (total, elapsed) = at_once(
         streams,
-        || Ok(()),
+        |_| Ok(()),
         |(), _| {
             for _ in 0..rounds {
                 let mut wire = Wire::Plain(connect(address)?);

@@ -2,7 +2,7 @@
 //!
 //! It must not be what limits a measurement: it discards downloads in the kernel
 //! (`MSG_TRUNC`), sends uploads with `sendfile`, keeps a thread a stream, and
-//! does nothing else. Each workload prints one JSON object. `limit` serves the
+//! does nothing else, not even decrypt large files. Each workload prints one JSON object. `limit` serves the
 //! same transfers with a bare loop, which shows what the machine can do.
 //! `bench/run` starts the servers, runs the workloads on each in turn, and
 //! reads what the servers' processes cost.
@@ -15,6 +15,7 @@
 mod bare;
 mod ftp;
 mod limit;
+mod sealed;
 mod workload;
 
 use std::path::PathBuf;

@@ -11,12 +11,23 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::ftp::{Session, Target, discard};
+use crate::sealed;
 
 pub(crate) fn download(target: &Target, streams: u64, rounds: u64, path: &str) -> Outcome<Value> {
     let (bytes, elapsed) = at_once(
         streams,
-        || Session::open(target),
-        |session, _| (0..rounds).map(|_| session.fetch(path)).sum(),
+        |_| {
+            let mut session = Session::open(target)?;
+            let size = target.tls.then(|| session.size(path)).transpose()?;
+            Ok((session, size))
+        },
+        |(session, size), _| {
+            let fetch = |_| match *size {
+                Some(size) => sealed::fetch(session, path, size),
+                None => session.fetch(path),
+            };
+            (0..rounds).map(fetch).sum()
+        },
     )?;
     Ok(moved(bytes, elapsed))
 }
@@ -28,19 +39,30 @@ pub(crate) fn upload(
     bytes: u64,
     digest: Option<&str>,
 ) -> Outcome<Value> {
+    if target.tls && rounds != 1 {
+        return Err("with TLS what is sent is encrypted before: ask for one round".into());
+    }
     let source = zeros(bytes)?;
+    let name = |stream| format!("upload-{stream}");
     let (total, elapsed) = at_once(
         streams,
-        || {
+        |stream| {
             let mut session = Session::open(target)?;
             if let Some(algorithm) = digest {
                 session.command(&format!("OPTS HASH {algorithm}"), 200)?;
             }
-            Ok(session)
+            let begin = || sealed::seal(&mut session, &name(stream), bytes);
+            let begun = target.tls.then(begin).transpose()?;
+            Ok((session, begun))
         },
-        |session, stream| {
-            for _ in 0..rounds {
-                session.store(&format!("upload-{stream}"), &source, bytes)?;
+        |(session, begun), stream| {
+            match begun.take() {
+                Some(begun) => sealed::store(session, begun)?,
+                None => {
+                    for _ in 0..rounds {
+                        session.store(&name(stream), &source, bytes)?;
+                    }
+                }
             }
             Ok(bytes * rounds)
         },
@@ -114,7 +136,7 @@ pub(crate) fn noop(target: &Target, count: u64, batch: u64) -> Outcome<Value> {
 pub(crate) fn login(target: &Target, count: u64, streams: u64) -> Outcome<Value> {
     let (logins, elapsed) = at_once(
         streams,
-        || Ok(()),
+        |_| Ok(()),
         |(), _| {
             for _ in 0..count / streams {
                 let mut session = Session::open(target)?;
@@ -205,7 +227,7 @@ fn median_of(times: usize, mut what: impl FnMut() -> Outcome<()>) -> Outcome<Dur
 /// they did, and the time until the last was done.
 pub(crate) fn at_once<T>(
     streams: u64,
-    prepare: impl Fn() -> Outcome<T> + Sync,
+    prepare: impl Fn(u64) -> Outcome<T> + Sync,
     work: impl Fn(&mut T, u64) -> Outcome<u64> + Sync,
 ) -> Outcome<(u64, Duration)> {
     let start = Arc::new(Barrier::new(usize::try_from(streams)? + 1));
@@ -214,7 +236,7 @@ pub(crate) fn at_once<T>(
             .map(|stream| {
                 let (start, prepare, work) = (Arc::clone(&start), &prepare, &work);
                 scope.spawn(move || {
-                    let prepared = prepare();
+                    let prepared = prepare(stream);
                     start.wait();
                     work(&mut prepared?, stream)
                 })
@@ -230,17 +252,20 @@ pub(crate) fn at_once<T>(
     })
 }
 
-/// A file of zeros in memory, for `sendfile`.
+/// A file in memory, for `sendfile`.
+pub(crate) fn memory() -> Outcome<File> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::memfd_create("content", flags)?))
+}
+
+/// A file of zeros in memory.
 pub(crate) fn zeros(bytes: u64) -> Outcome<File> {
-    let file = File::from(rustix::fs::memfd_create(
-        "zeros",
-        rustix::fs::MemfdFlags::CLOEXEC,
-    )?);
+    let mut file = memory()?;
     let piece = vec![0; 1024 * 1024];
     let mut left = bytes;
     while left > 0 {
         let length = usize::try_from(left.min(1024 * 1024))?;
-        (&file).write_all(piece.get(..length).unwrap_or(&piece))?;
+        file.write_all(piece.get(..length).unwrap_or(&piece))?;
         left -= u64::try_from(length)?;
     }
     Ok(file)
