@@ -33,6 +33,7 @@ mod peer;
 mod program;
 mod proxy;
 mod rate;
+mod read_ahead;
 mod server;
 mod service;
 mod stream;

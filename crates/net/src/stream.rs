@@ -143,7 +143,7 @@ impl Stream {
     pub fn is_over(&self) -> bool {
         let socket = match self {
             Self::Tcp(socket) => socket,
-            Self::Tls(stream) => return stream.below().is_over(),
+            Self::Tls(stream) => return stream.is_over(),
             Self::Unix(_) | Self::Memory(_) => return false,
             Self::Detached => return true,
         };

@@ -22,6 +22,7 @@ use tokio_rustls::rustls::{self, CommonState, HandshakeKind, RootCertStore, Serv
 use tokio_rustls::{TlsAcceptor, server};
 
 use crate::Stream;
+use crate::read_ahead::ReadAhead;
 
 /// TLS 1.3 tickets for each first connection. A client replays one for every
 /// joining connection, or uses each once: then it has a spare one while another is on its way.
@@ -161,7 +162,7 @@ impl TlsServer {
             owner,
         };
         let config = with_tickets(&self.live().first, Arc::new(tickets));
-        let stream = handshake(config, stream).await?;
+        let stream = handshake(config, ReadAhead::never(stream)).await?;
         Ok(TlsStream::wrap(stream.into(), BareEnd::Tolerated))
     }
 
@@ -184,7 +185,7 @@ impl TlsServer {
         });
         let seen: Arc<Taken> = Arc::clone(&tickets);
         let config = with_tickets(&self.live().joining, tickets);
-        let stream = handshake(config, stream).await?;
+        let stream = handshake(config, ReadAhead::always(stream)).await?;
         let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         let resumption = match (resumed, seen.last()) {
             (false, _) => Resumption::None,
@@ -216,15 +217,15 @@ impl fmt::Debug for TlsServer {
 /// kernel puts off by 40 ms as we have nothing to send.
 async fn handshake(
     config: Arc<ServerConfig>,
-    stream: Stream,
-) -> io::Result<server::TlsStream<Stream>> {
+    stream: ReadAhead,
+) -> io::Result<server::TlsStream<ReadAhead>> {
     let mut accept = Box::pin(TlsAcceptor::from(config).accept(stream));
     std::future::poll_fn(|cx| {
         let polled = accept.as_mut().poll(cx);
         if polled.is_pending() {
             accept
                 .get_ref()
-                .inspect(|stream| stream.acknowledge_at_once());
+                .inspect(|stream| stream.get_ref().acknowledge_at_once());
         }
         polled
     })
@@ -422,12 +423,12 @@ const MOST_ENCRYPTED_BYTES: usize = (256 + 16) * 1024;
 /// An encrypted stream.
 #[derive(Debug)]
 pub struct TlsStream {
-    below: tokio_rustls::TlsStream<Stream>,
+    below: tokio_rustls::TlsStream<ReadAhead>,
     bare_end: BareEnd,
 }
 
 impl TlsStream {
-    pub(crate) fn wrap(mut below: tokio_rustls::TlsStream<Stream>, bare_end: BareEnd) -> Stream {
+    pub(crate) fn wrap(mut below: tokio_rustls::TlsStream<ReadAhead>, bare_end: BareEnd) -> Stream {
         let limit = Some(MOST_ENCRYPTED_BYTES);
         match &mut below {
             tokio_rustls::TlsStream::Server(stream) => stream.get_mut().1.set_buffer_limit(limit),
@@ -459,10 +460,16 @@ impl TlsStream {
     }
 
     pub(crate) fn below(&self) -> &Stream {
-        self.below.get_ref().0
+        self.below.get_ref().0.get_ref()
     }
 
-    pub(crate) fn into_below(self) -> tokio_rustls::TlsStream<Stream> {
+    /// Whether the peer has ended the connection below, and all that came was read.
+    pub(crate) fn is_over(&self) -> bool {
+        let (below, _) = self.below.get_ref();
+        below.is_drained() && below.get_ref().is_over()
+    }
+
+    pub(crate) fn into_below(self) -> tokio_rustls::TlsStream<ReadAhead> {
         self.below
     }
 

@@ -29,6 +29,7 @@ use tokio_rustls::rustls::{
 use tokio_rustls::{TlsConnector, TlsStream as RustlsStream};
 
 use crate::Stream;
+use crate::read_ahead::ReadAhead;
 use crate::tls::{BareEnd, TlsStream};
 
 /// How a client speaks TLS with a server.
@@ -126,7 +127,7 @@ impl TlsClient {
     /// # Errors
     /// [`HandshakeError`].
     pub async fn connect(&self, stream: Stream) -> Result<Stream, HandshakeError> {
-        self.handshake(&self.first, stream, BareEnd::Tolerated)
+        self.handshake(&self.first, ReadAhead::never(stream), BareEnd::Tolerated)
             .await
     }
 
@@ -136,7 +137,7 @@ impl TlsClient {
     /// # Errors
     /// [`HandshakeError`].
     pub async fn connect_joining(&self, stream: Stream) -> Result<Stream, HandshakeError> {
-        self.handshake(&self.joining, stream, self.joining_end)
+        self.handshake(&self.joining, ReadAhead::always(stream), self.joining_end)
             .await
     }
 
@@ -154,7 +155,7 @@ impl TlsClient {
     async fn handshake(
         &self,
         config: &Arc<ClientConfig>,
-        stream: Stream,
+        stream: ReadAhead,
         bare_end: BareEnd,
     ) -> Result<Stream, HandshakeError> {
         let connector = TlsConnector::from(Arc::clone(config));

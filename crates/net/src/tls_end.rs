@@ -49,11 +49,11 @@ impl TlsStream {
         match self.into_below() {
             tokio_rustls::TlsStream::Server(tls) => {
                 let (stream, session) = tls.into_inner();
-                end(stream, session.into(), grace).await
+                end(stream.into_inner()?, session.into(), grace).await
             }
             tokio_rustls::TlsStream::Client(tls) => {
                 let (stream, session) = tls.into_inner();
-                end(stream, session.into(), grace).await
+                end(stream.into_inner()?, session.into(), grace).await
             }
         }
     }
