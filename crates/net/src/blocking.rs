@@ -94,7 +94,7 @@ impl Stream {
                 socket.set_nonblocking(false)?;
                 Ok(BlockingStream::Unix(socket))
             }
-            Self::Tls(_) | Self::Memory(_) | Self::Detached => {
+            Self::Tls(_) | Self::Memory(_) | Self::Unwatched(_) | Self::Detached => {
                 Err(io::ErrorKind::Unsupported.into())
             }
         }

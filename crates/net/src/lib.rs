@@ -40,6 +40,7 @@ mod stream;
 mod tls;
 mod tls_client;
 mod tls_end;
+mod unwatched;
 
 pub use access::{AccessHook, AddressRules, AllowAll, Verdict};
 pub use bind::{BindError, BindProblem, BoundEndpoint, DatagramSocket, EndpointOptions, Listener};
@@ -67,3 +68,4 @@ pub use tls_client::{
     Distrust, HandshakeError, Pinned, TlsClient, TlsClientError, TlsClientOptions, TrustedBy,
 };
 pub use tls_end::Cleared;
+pub use unwatched::{Patience, Unwatched, UnwatchedSocket};

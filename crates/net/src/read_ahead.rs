@@ -54,6 +54,11 @@ impl ReadAhead {
         &self.stream
     }
 
+    /// As [`ReadAhead::get_ref`].
+    pub(crate) fn get_mut(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
     /// The stream below.
     ///
     /// # Errors
@@ -88,7 +93,12 @@ impl AsyncRead for ReadAhead {
             ahead.content.clear();
             ahead.taken = 0;
             ahead.content.reserve_exact(AHEAD_BYTES);
-            ready!(pin!(stream.read_buf(&mut ahead.content)).poll(cx))?;
+            ready!(match stream {
+                Stream::Unwatched(socket) => socket.read_ahead(&mut ahead.content),
+                stream => pin!(stream.read_buf(&mut ahead.content))
+                    .poll(cx)
+                    .map_ok(drop),
+            })?;
         }
         let length = ahead.left().len().min(buf.remaining());
         buf.put_slice(ahead.left().get(..length).unwrap_or_default());

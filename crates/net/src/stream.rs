@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::{Endpoint, TlsStream};
+use crate::{Endpoint, TlsStream, UnwatchedSocket};
 
 /// A connected byte stream, whatever carries it.
 #[derive(Debug)]
@@ -24,7 +24,10 @@ pub enum Stream {
     Tls(Box<TlsStream>),
     /// A pipe within the process, for tests of services.
     Memory(DuplexStream),
-    /// What [`Stream::detach`] leaves: broken, so that nobody takes it for a stream that has ended.
+    /// A TCP connection that the runtime does not watch, within [`Unwatched`](crate::Unwatched).
+    Unwatched(UnwatchedSocket),
+    /// What [`Unwatched::take`](crate::Unwatched::take) leaves: broken, so that nobody takes it for
+    /// a stream that has ended.
     Detached,
 }
 
@@ -54,39 +57,39 @@ impl Stream {
     pub fn as_plain_socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(socket) => Some(socket),
-            Self::Unix(_) | Self::Tls(_) | Self::Memory(_) | Self::Detached => None,
+            Self::Unix(_)
+            | Self::Tls(_)
+            | Self::Memory(_)
+            | Self::Unwatched(_)
+            | Self::Detached => None,
         }
     }
 
-    /// Takes a plain TCP socket out of the runtime, which is woken by nothing that comes for it
-    /// from then on: for a thread that blocks in calls on it. Still non-blocking; `None`, and the
-    /// stream stays as it is, for every other stream. [`Stream::attach`] undoes it.
-    ///
-    /// # Errors
-    /// What the system says; the connection is closed then.
-    pub fn detach(&mut self) -> io::Result<Option<std::net::TcpStream>> {
-        match std::mem::replace(self, Self::Detached) {
-            Self::Tcp(socket) => socket.into_std().map(Some),
-            other => {
-                *self = other;
-                Ok(None)
-            }
+    /// What carries all else.
+    pub(crate) fn bottom(&self) -> &Self {
+        match self {
+            Self::Tls(stream) => stream.below().bottom(),
+            bottom => bottom,
         }
     }
 
-    /// Gives a socket, which must not block, to the runtime.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn attach(socket: std::net::TcpStream) -> io::Result<Self> {
-        TcpStream::from_std(socket).map(Self::Tcp)
+    /// What carries all else.
+    pub(crate) fn bottom_mut(&mut self) -> &mut Self {
+        match self {
+            Self::Tls(stream) => stream.below_mut().bottom_mut(),
+            bottom => bottom,
+        }
     }
 
     /// The encryption, if there is one.
     pub fn as_tls(&self) -> Option<&TlsStream> {
         match self {
             Self::Tls(stream) => Some(stream),
-            Self::Tcp(_) | Self::Unix(_) | Self::Memory(_) | Self::Detached => None,
+            Self::Tcp(_)
+            | Self::Unix(_)
+            | Self::Memory(_)
+            | Self::Unwatched(_)
+            | Self::Detached => None,
         }
     }
 
@@ -99,7 +102,7 @@ impl Stream {
                 let _ = socket.set_nodelay(true);
             }
             Self::Tls(stream) => stream.below().set_nodelay(),
-            Self::Unix(_) | Self::Memory(_) | Self::Detached => {}
+            Self::Unix(_) | Self::Memory(_) | Self::Unwatched(_) | Self::Detached => {}
         }
     }
 
@@ -114,7 +117,7 @@ impl Stream {
                 let _ = SockRef::from(socket).set_linger(linger);
             }
             Self::Tls(stream) => stream.below().set_reset_on_drop(reset),
-            Self::Unix(_) | Self::Memory(_) | Self::Detached => {}
+            Self::Unix(_) | Self::Memory(_) | Self::Unwatched(_) | Self::Detached => {}
         }
     }
 
@@ -144,7 +147,7 @@ impl Stream {
         let socket = match self {
             Self::Tcp(socket) => socket,
             Self::Tls(stream) => return stream.is_over(),
-            Self::Unix(_) | Self::Memory(_) => return false,
+            Self::Unix(_) | Self::Memory(_) | Self::Unwatched(_) => return false,
             Self::Detached => return true,
         };
         let mut byte = [MaybeUninit::uninit()];
@@ -204,6 +207,7 @@ impl AsyncRead for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unwatched(socket) => socket.poll_read(buf),
             Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -220,6 +224,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unwatched(socket) => socket.poll_write(buf),
             Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -235,6 +240,10 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
             Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unwatched(socket) => {
+                let first = bufs.iter().find(|buf| !buf.is_empty());
+                socket.poll_write(first.map_or(&[], |buf| buf))
+            }
             Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -245,7 +254,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
             Self::Memory(stream) => stream.is_write_vectored(),
-            Self::Detached => false,
+            Self::Unwatched(_) | Self::Detached => false,
         }
     }
 
@@ -255,6 +264,8 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
             Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
+            // What was written is the system's already.
+            Self::Unwatched(_) => Poll::Ready(Ok(())),
             Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -265,6 +276,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unwatched(socket) => socket.poll_shutdown(),
             Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }

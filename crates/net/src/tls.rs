@@ -463,6 +463,10 @@ impl TlsStream {
         self.below.get_ref().0.get_ref()
     }
 
+    pub(crate) fn below_mut(&mut self) -> &mut Stream {
+        self.below.get_mut().0.get_mut()
+    }
+
     /// Whether the peer has ended the connection below, and all that came was read.
     pub(crate) fn is_over(&self) -> bool {
         let (below, _) = self.below.get_ref();

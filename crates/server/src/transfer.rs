@@ -6,6 +6,10 @@
 //! buffer. Both give the same bytes.
 
 #[cfg(target_os = "linux")]
+mod decrypt;
+#[cfg(target_os = "linux")]
+mod fast_road;
+#[cfg(target_os = "linux")]
 mod sendfile;
 #[cfg(target_os = "linux")]
 mod splice;
@@ -25,9 +29,9 @@ use wharf_proto::ascii::{FromWire, ToWire};
 use wharf_vfs::{Download, Upload};
 
 #[cfg(target_os = "linux")]
-use self::sendfile::{THREADS, send_file};
+use self::fast_road::{Road, pour};
 #[cfg(target_os = "linux")]
-use self::splice::{Road, pour};
+use self::sendfile::{THREADS, send_file};
 
 /// Bytes moved through one buffer at a time. At 256 KiB the cost of handing a
 /// write to a thread that may block is under a tenth of the write itself.

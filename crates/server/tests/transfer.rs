@@ -9,11 +9,15 @@ use cap_std::fs::Dir;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_util::sync::CancellationToken;
 use wharf_model::{
     DigestAlgorithm, Hasher, PermissionRules, QuotaLimits, Refusal, Usage, VirtualPath,
 };
-use wharf_net::Stream;
+use wharf_net::{
+    BareEnd, ForeignTickets, Stream, TicketOwner, TlsClient, TlsClientOptions, TlsOptions,
+    TlsServer,
+};
 use wharf_server::transfer::{Progress, PumpControl, TransferError, Translation, receive, send};
 use wharf_testkit::noise;
 use wharf_vfs::storage::Storage;
@@ -52,15 +56,56 @@ fn control() -> PumpControl {
     }
 }
 
-/// Both ends of a connection.
-async fn sockets() -> (TcpStream, Stream) {
+/// What a connection goes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    Clear,
+    Encrypted,
+}
+
+const WIRES: [Wire; 2] = [Wire::Clear, Wire::Encrypted];
+
+/// Both ends of a TCP connection.
+async fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let client = TcpStream::connect(listener.local_addr().expect("bound"));
     let (client, accepted) = tokio::join!(client, listener.accept());
-    (
-        client.expect("connects"),
-        accepted.expect("accepts").0.into(),
-    )
+    (client.expect("connects"), accepted.expect("accepts").0)
+}
+
+/// A client's end of a connection and the server's.
+async fn streams(wire: Wire) -> (Stream, Stream) {
+    let (client, server) = sockets().await;
+    match wire {
+        Wire::Clear => (client.into(), server.into()),
+        Wire::Encrypted => encrypted(client, server).await,
+    }
+}
+
+async fn encrypted(client: TcpStream, server: TcpStream) -> (Stream, Stream) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let tls = TlsServer::new(TlsOptions {
+        chain: vec![made.cert.der().clone()],
+        key: PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key"),
+        protocols: Vec::new(),
+        joining_protocols: Vec::new(),
+        clients: None,
+    })
+    .expect("usable");
+    let theirs = TlsClientOptions {
+        roots: Vec::new(),
+        pinned: Arc::new(|_| true),
+        identity: None,
+        protocols: Vec::new(),
+        joining_end: BareEnd::Refused,
+    };
+    let theirs = TlsClient::new("localhost", theirs).expect("usable");
+    let (owner, foreign) = (TicketOwner::new([1; 16]), ForeignTickets::Ignored);
+    let (client, server) = tokio::join!(
+        theirs.connect(client.into()),
+        tls.accept_joining(server.into(), owner, foreign, BareEnd::Refused),
+    );
+    (client.expect("trusts"), server.expect("accepts").stream)
 }
 
 async fn start(vfs: &Vfs, disposition: Disposition, digest: Option<DigestAlgorithm>) -> Upload {
@@ -100,15 +145,18 @@ async fn every_road_of_an_upload_gives_the_same_bytes_and_usage() {
         let content = noise(length, 7);
         let (_directory, disk) = on_disk(None);
         let (_other, hashed) = on_disk(None);
+        let (_third, decrypted) = on_disk(None);
         let memory = vfs(Arc::new(MemoryStorage::default()), None);
+        let sha256 = Some(DigestAlgorithm::Sha256);
         let roads = [
-            ("kernel", disk, None),
-            ("hashed", hashed, Some(DigestAlgorithm::Sha256)),
-            ("memory", memory, None),
+            ("kernel", disk, Wire::Clear, None),
+            ("hashed", hashed, Wire::Clear, sha256),
+            ("decrypted", decrypted, Wire::Encrypted, sha256),
+            ("memory", memory, Wire::Clear, None),
         ];
-        for (road, vfs, digest) in roads {
+        for (road, vfs, wire, digest) in roads {
             let mut upload = start(&vfs, Disposition::Replace, digest).await;
-            let (mut client, mut stream) = sockets().await;
+            let (mut client, mut stream) = streams(wire).await;
             let control = control();
             let sending = async {
                 client.write_all(&content).await.expect("sent");
@@ -147,7 +195,7 @@ async fn every_road_of_a_download_gives_the_same_bytes() {
         upload.write(content.clone().into()).await.expect("writes");
         upload.commit().await.expect("commits");
         let file = vfs.open(&path("file")).await.expect("opens");
-        let (mut client, mut stream) = sockets().await;
+        let (mut client, mut stream) = streams(Wire::Clear).await;
         let control = control();
         let sending = send(
             &file,
@@ -166,48 +214,56 @@ async fn every_road_of_a_download_gives_the_same_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_by_the_kernel_never_passes_the_quota() {
-    let (_directory, vfs) = on_disk(Some(3_000_000));
-    let mut upload = start(&vfs, Disposition::Replace, None).await;
-    let (mut client, mut stream) = sockets().await;
-    let sending = tokio::spawn(async move {
-        // It may be cut before everything is sent.
-        let _ = client.write_all(&noise(20_000_000, 9)).await;
-    });
-    let control = control();
-    let refused = receive(&mut upload, &mut stream, Translation::None, &control).await;
-    assert!(matches!(
-        refused,
-        Err(TransferError::Refused(Refusal::OverQuota(_)))
-    ));
-    assert!(upload.length() <= 3_000_000);
-    let length = upload.length();
-    upload.cut().await.expect("kept");
-    assert_eq!(vfs.home().ledger().usage().bytes, length);
-    let measured = vfs.home().storage().measure().await.expect("counts");
-    assert_eq!(vfs.home().ledger().usage(), measured);
-    drop(stream);
-    sending.await.expect("ends");
+async fn an_upload_by_the_fast_road_never_passes_the_quota() {
+    for wire in WIRES {
+        let (_directory, vfs) = on_disk(Some(3_000_000));
+        let mut upload = start(&vfs, Disposition::Replace, None).await;
+        let (mut client, mut stream) = streams(wire).await;
+        let sending = tokio::spawn(async move {
+            // It may be cut before everything is sent.
+            let _ = client.write_all(&noise(20_000_000, 9)).await;
+        });
+        let control = control();
+        let refused = receive(&mut upload, &mut stream, Translation::None, &control).await;
+        assert!(
+            matches!(refused, Err(TransferError::Refused(Refusal::OverQuota(_)))),
+            "{wire:?}"
+        );
+        assert!(upload.length() <= 3_000_000, "{wire:?}");
+        let length = upload.length();
+        upload.cut().await.expect("kept");
+        assert_eq!(vfs.home().ledger().usage().bytes, length, "{wire:?}");
+        let measured = vfs.home().storage().measure().await.expect("counts");
+        assert_eq!(vfs.home().ledger().usage(), measured, "{wire:?}");
+        drop(stream);
+        sending.await.expect("ends");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_breaks_under_the_kernels_road_leaves_a_begin_to_resume() {
+async fn a_connection_that_breaks_on_the_fast_road_leaves_a_begin_to_resume() {
+    for wire in WIRES {
+        leaves_a_begin_to_resume(wire).await;
+    }
+}
+
+async fn leaves_a_begin_to_resume(wire: Wire) {
     let content = noise(2_000_000, 10);
     let (_directory, vfs) = on_disk(None);
     let mut upload = start(&vfs, Disposition::Replace, None).await;
-    let (mut client, mut stream) = sockets().await;
+    let (mut client, mut stream) = streams(wire).await;
     let control = control();
     let breaking = async {
         client.write_all(&content).await.expect("sent");
         moved(&control, 2_000_000).await;
-        client.set_zero_linger().expect("set");
+        client.set_reset_on_drop(true);
         drop(client);
     };
     let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
     let ((), result) = tokio::join!(breaking, receiving);
     assert!(
         matches!(result, Err(TransferError::Connection(_))),
-        "{result:?}"
+        "{wire:?} {result:?}"
     );
     upload.cut().await.expect("kept");
     assert!(content_of(&vfs).await == content);
@@ -215,7 +271,7 @@ async fn a_connection_that_breaks_under_the_kernels_road_leaves_a_begin_to_resum
     // The rest goes the same road, from where it broke.
     let rest = noise(1_500_000, 11);
     let mut upload = start(&vfs, Disposition::ResumeAt(2_000_000), None).await;
-    let (mut client, mut stream) = sockets().await;
+    let (mut client, mut stream) = streams(wire).await;
     let sending = async {
         client.write_all(&rest).await.expect("sent");
         client.shutdown().await.expect("ended");
@@ -233,36 +289,31 @@ async fn a_connection_that_breaks_under_the_kernels_road_leaves_a_begin_to_resum
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_dries_up_and_comes_again_is_taken_in_whole() {
     let content = noise(1_200_000, 12);
-    let (_directory, vfs) = on_disk(None);
-    let mut upload = start(&vfs, Disposition::Replace, None).await;
-    let (mut client, mut stream) = sockets().await;
-    let control = control();
-    let sending = async {
-        let (fast, slow) = content.split_at(1_000_000);
-        client.write_all(fast).await.expect("sent");
-        moved(&control, 1_000_000).await;
-        let mut sent = 1_000_000;
-        for piece in slow.chunks(50_000) {
-            client.write_all(piece).await.expect("sent");
-            sent += 50_000;
-            moved(&control, sent).await;
-        }
-        client.shutdown().await.expect("ended");
-    };
-    let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
-    let ((), last) = tokio::join!(sending, receiving);
-    upload
-        .commit_with(last.expect("received"))
-        .await
-        .expect("commits");
-    assert!(content_of(&vfs).await == content);
+    let (fast, slow) = content.split_at(1_000_000);
+    for wire in WIRES {
+        assert_arrives(wire, &content, async |client, control| {
+            client.write_all(fast).await.expect("sent");
+            moved(control, 1_000_000).await;
+            let mut sent = 1_000_000;
+            for piece in slow.chunks(50_000) {
+                client.write_all(piece).await.expect("sent");
+                sent += 50_000;
+                moved(control, sent).await;
+            }
+        })
+        .await;
+    }
 }
 
 /// That the content is what a client uploads that sends it so.
-async fn assert_arrives(content: &[u8], send: impl AsyncFnOnce(&mut TcpStream, &PumpControl)) {
+async fn assert_arrives(
+    wire: Wire,
+    content: &[u8],
+    send: impl AsyncFnOnce(&mut Stream, &PumpControl),
+) {
     let (_directory, vfs) = on_disk(None);
     let mut upload = start(&vfs, Disposition::Replace, None).await;
-    let (mut client, mut stream) = sockets().await;
+    let (mut client, mut stream) = streams(wire).await;
     let control = control();
     let sending = async {
         send(&mut client, &control).await;
@@ -272,7 +323,7 @@ async fn assert_arrives(content: &[u8], send: impl AsyncFnOnce(&mut TcpStream, &
     let ((), last) = tokio::join!(sending, receiving);
     let last = last.expect("received");
     upload.commit_with(last).await.expect("commits");
-    assert!(content_of(&vfs).await == content);
+    assert!(content_of(&vfs).await == content, "{wire:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,25 +331,28 @@ async fn an_upload_is_whole_that_changes_between_fast_and_slow() {
     let content = noise(3_000_000, 17);
     let (fast, rest) = content.split_at(1_000_000);
     let (slow, fast_again) = rest.split_at(100);
-    assert_arrives(&content, async |client, control| {
-        client.write_all(fast).await.expect("sent");
-        for (byte, before) in slow.chunks(1).zip(1_000_000..) {
-            moved(control, before).await;
-            client.write_all(byte).await.expect("sent");
-        }
-        client.write_all(fast_again).await.expect("sent");
-    })
-    .await;
+    for wire in WIRES {
+        assert_arrives(wire, &content, async |client, control| {
+            client.write_all(fast).await.expect("sent");
+            for (byte, before) in slow.chunks(1).zip(1_000_000..) {
+                moved(control, before).await;
+                client.write_all(byte).await.expect("sent");
+            }
+            client.write_all(fast_again).await.expect("sent");
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn urgent_data_is_no_end_of_an_upload_and_no_part_of_it() {
     let content = noise(2_000_000, 18);
     let (before, after) = content.split_at(1_000_000);
-    assert_arrives(&content, async |client, control| {
+    assert_arrives(Wire::Clear, &content, async |client, control| {
         client.write_all(before).await.expect("sent");
         moved(control, 1_000_000).await;
-        let urgent = SockRef::from(&*client).send_out_of_band(b"!");
+        let socket = client.as_plain_socket().expect("in the clear");
+        let urgent = SockRef::from(socket).send_out_of_band(b"!");
         assert_eq!(urgent.expect("sent"), 1);
         client.write_all(after).await.expect("sent");
     })
@@ -306,22 +360,53 @@ async fn urgent_data_is_no_end_of_an_upload_and_no_part_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_by_the_kernel_can_be_aborted() {
+async fn an_upload_by_the_fast_road_can_be_aborted() {
     let content = noise(1_000_000, 13);
-    let (_directory, vfs) = on_disk(None);
-    let mut upload = start(&vfs, Disposition::Replace, None).await;
-    let (mut client, mut stream) = sockets().await;
-    let control = control();
-    let aborting = async {
-        client.write_all(&content).await.expect("sent");
-        moved(&control, 1_000_000).await;
-        control.cancel.cancel();
-    };
-    let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
-    let ((), result) = tokio::join!(aborting, receiving);
-    assert!(matches!(result, Err(TransferError::Cancelled)));
-    upload.cut().await.expect("kept");
-    assert!(content_of(&vfs).await == content);
+    for wire in WIRES {
+        let (_directory, vfs) = on_disk(None);
+        let mut upload = start(&vfs, Disposition::Replace, None).await;
+        let (mut client, mut stream) = streams(wire).await;
+        let control = control();
+        let aborting = async {
+            client.write_all(&content).await.expect("sent");
+            moved(&control, 1_000_000).await;
+            control.cancel.cancel();
+        };
+        let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
+        let ((), result) = tokio::join!(aborting, receiving);
+        assert!(matches!(result, Err(TransferError::Cancelled)), "{wire:?}");
+        upload.cut().await.expect("kept");
+        assert!(content_of(&vfs).await == content, "{wire:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_tls_was_not_ended_is_not_whole_on_the_fast_road() {
+    let content = noise(20_000_000, 19);
+    // The last record behind which the connection ends comes with others, or alone.
+    for alone in [0, 1] {
+        let (_directory, vfs) = on_disk(None);
+        let mut upload = start(&vfs, Disposition::Replace, None).await;
+        let (mut client, mut stream) = streams(Wire::Encrypted).await;
+        let control = control();
+        let (first, last) = content.split_at(content.len() - alone);
+        let ending = async {
+            client.write_all(first).await.expect("sent");
+            moved(&control, if alone > 0 { 20_000_000 - 1 } else { 0 }).await;
+            client.write_all(last).await.expect("sent");
+            client.flush().await.expect("sent");
+            // An end of the connection and none of TLS.
+            drop(client);
+        };
+        let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
+        let ((), result) = tokio::join!(ending, receiving);
+        let Err(TransferError::Connection(error)) = result else {
+            panic!("{alone}: {result:?}");
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "{alone}");
+        upload.cut().await.expect("kept");
+        assert!(content_of(&vfs).await == content, "{alone}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,7 +419,7 @@ async fn a_digest_has_what_the_kernel_moved_and_what_was_written_in_order() {
     let (_directory, vfs) = on_disk(None);
     let mut upload = start(&vfs, Disposition::Replace, Some(DigestAlgorithm::Sha256)).await;
     for (streamed, written) in [(&first, &middle), (&last, &middle)] {
-        let (mut client, mut stream) = sockets().await;
+        let (mut client, mut stream) = streams(Wire::Clear).await;
         let control = control();
         let sending = async {
             client.write_all(streamed).await.expect("sent");
