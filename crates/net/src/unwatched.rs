@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -22,11 +23,15 @@ pub struct Unwatched(Stream);
 /// Whether a read waits where nothing has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// For as long as [`Unwatched::take`] was told.
+    /// Once, for as long as [`Unwatched::take`] was told.
     Some,
     /// Not at all.
     None,
 }
+
+/// Most calls that one read makes. TLS asks for more until it has content, or as much of it as
+/// is wanted, and a peer can send for ever what is none.
+const MOST_CALLS: usize = 16;
 
 impl Unwatched {
     /// Whether `stream` can be taken: it is TCP, with TLS on it or without.
@@ -35,7 +40,7 @@ impl Unwatched {
     }
 
     /// Takes what `stream` is, and leaves [`Stream::Detached`]; `None` where [`Unwatched::is_for`]
-    /// says no, and `stream` stays as it is. Reads wait for `longest` at most.
+    /// says no, and `stream` stays as it is. A read waits for `longest` at most.
     ///
     /// # Errors
     /// What the system says; the connection is closed then.
@@ -46,8 +51,11 @@ impl Unwatched {
                 let socket = socket.into_std()?;
                 socket.set_read_timeout(Some(longest))?;
                 socket.set_nonblocking(false)?;
-                let patience = Patience::Some;
-                *bottom = Stream::Unwatched(UnwatchedSocket { socket, patience });
+                *bottom = Stream::Unwatched(UnwatchedSocket {
+                    socket,
+                    patience: Patience::None,
+                    calls_left: 0,
+                });
                 Ok(Some(Self(std::mem::replace(stream, Stream::Detached))))
             }
             other => {
@@ -72,24 +80,25 @@ impl Unwatched {
         Ok(self.0)
     }
 
-    /// Another handle to the socket, below TLS where there is some.
+    /// Another handle to the socket of a stream that can be taken, below TLS where there is some.
     ///
     /// # Errors
-    /// The process has no descriptor left.
-    pub fn socket(&mut self) -> io::Result<TcpStream> {
-        match self.0.bottom_mut() {
-            Stream::Unwatched(bottom) => bottom.socket.try_clone(),
-            _ => Err(io::ErrorKind::NotConnected.into()),
+    /// The process has no descriptor left, or [`Unwatched::is_for`] says no.
+    pub fn handle(stream: &Stream) -> io::Result<TcpStream> {
+        match stream.bottom() {
+            Stream::Tcp(socket) => Ok(socket.as_fd().try_clone_to_owned()?.into()),
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
-    /// Reads what is there, decrypted; none at the end.
+    /// Reads what is there, decrypted; none at the end. However a peer sends, it waits once, and
+    /// takes no more than a megabyte off the system.
     ///
     /// # Errors
-    /// `WouldBlock` where nothing came; otherwise what the stream says.
+    /// `WouldBlock` where no content came; otherwise what the stream says.
     pub fn read(&mut self, buffer: &mut [u8], patience: Patience) -> io::Result<usize> {
         if let Stream::Unwatched(bottom) = self.0.bottom_mut() {
-            bottom.patience = patience;
+            (bottom.patience, bottom.calls_left) = (patience, MOST_CALLS);
         }
         let mut buffer = ReadBuf::new(buffer);
         // Whoever calls is there already when something comes.
@@ -105,25 +114,44 @@ impl Unwatched {
 #[derive(Debug)]
 pub struct UnwatchedSocket {
     socket: TcpStream,
+    /// Of the next call.
     patience: Patience,
+    /// How many are made before a new read begins.
+    calls_left: usize,
 }
 
 impl UnwatchedSocket {
     /// Adds what came to `buffer`, up to its capacity.
-    pub(crate) fn read_ahead(&self, buffer: &mut Vec<u8>) -> Poll<io::Result<()>> {
-        ready_unless_blocked(|| {
+    pub(crate) fn read_ahead(&mut self, buffer: &mut Vec<u8>) -> Poll<io::Result<()>> {
+        self.receive(|socket, flags| {
             let space = rustix::buffer::spare_capacity(buffer);
-            recv(&self.socket, space, self.flags()).map(drop)
+            recv(socket, space, flags).map(drop)
         })
     }
 
-    pub(crate) fn poll_read(&self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        ready_unless_blocked(|| {
+    pub(crate) fn poll_read(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.receive(|socket, flags| {
             let space = buffer.initialize_unfilled();
-            let (length, _) = recv(&self.socket, space, self.flags())?;
+            let (length, _) = recv(socket, space, flags)?;
             buffer.advance(length);
             Ok(())
         })
+    }
+
+    /// Makes the call, if there is one left, and spends the patience.
+    fn receive(
+        &mut self,
+        mut call: impl FnMut(&TcpStream, RecvFlags) -> Result<(), Errno>,
+    ) -> Poll<io::Result<()>> {
+        let Some(left) = self.calls_left.checked_sub(1) else {
+            return Poll::Pending;
+        };
+        self.calls_left = left;
+        let flags = match std::mem::replace(&mut self.patience, Patience::None) {
+            Patience::Some => RecvFlags::empty(),
+            Patience::None => RecvFlags::DONTWAIT,
+        };
+        ready_unless_blocked(|| call(&self.socket, flags))
     }
 
     pub(crate) fn poll_write(&self, content: &[u8]) -> Poll<io::Result<usize>> {
@@ -138,13 +166,6 @@ impl UnwatchedSocket {
 
     pub(crate) fn poll_shutdown(&self) -> Poll<io::Result<()>> {
         Poll::Ready(self.socket.shutdown(Shutdown::Write))
-    }
-
-    fn flags(&self) -> RecvFlags {
-        match self.patience {
-            Patience::Some => RecvFlags::empty(),
-            Patience::None => RecvFlags::DONTWAIT,
-        }
     }
 }
 
@@ -161,7 +182,37 @@ fn ready_unless_blocked<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Poll<i
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
+    use std::net::TcpListener;
     use tokio::io::AsyncWriteExt as _;
+
+    #[tokio::test]
+    async fn a_read_waits_once_and_makes_so_many_calls_whatever_comes() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound"));
+        let mut client = client.expect("connects");
+        client.write_all(&[7; 2 * MOST_CALLS]).expect("sent");
+        let (socket, _) = listener.accept().expect("accepts");
+        socket.set_nonblocking(true).expect("set");
+        let mut stream = tokio::net::TcpStream::from_std(socket)
+            .expect("watched")
+            .into();
+        let taken = Unwatched::take(&mut stream, Duration::from_secs(60));
+        let mut taken = taken.expect("nothing fails").expect("TCP");
+        let mut byte = [0];
+        assert_eq!(taken.read(&mut byte, Patience::Some).expect("there"), 1);
+        let Stream::Unwatched(socket) = &mut taken.0 else {
+            panic!("{taken:?}");
+        };
+        // As TLS would go on within that read.
+        assert_eq!(socket.patience, Patience::None);
+        let mut calls = 1;
+        while socket.poll_read(&mut ReadBuf::new(&mut byte)).is_ready() {
+            calls += 1;
+        }
+        assert_eq!(calls, MOST_CALLS);
+        assert_eq!(taken.read(&mut byte, Patience::None).expect("there"), 1);
+    }
 
     #[tokio::test]
     async fn what_is_no_tcp_stays_as_it_is() {

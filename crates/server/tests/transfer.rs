@@ -8,18 +8,13 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_util::sync::CancellationToken;
 use wharf_model::{
     DigestAlgorithm, Hasher, PermissionRules, QuotaLimits, Refusal, Usage, VirtualPath,
 };
-use wharf_net::{
-    BareEnd, ForeignTickets, Stream, TicketOwner, TlsClient, TlsClientOptions, TlsOptions,
-    TlsServer,
-};
+use wharf_net::Stream;
 use wharf_server::transfer::{Progress, PumpControl, TransferError, Translation, receive, send};
-use wharf_testkit::noise;
+use wharf_testkit::{Wire, noise};
 use wharf_vfs::storage::Storage;
 use wharf_vfs::storage::local::{LocalOptions, LocalStorage};
 use wharf_vfs::storage::memory::MemoryStorage;
@@ -56,58 +51,6 @@ fn control() -> PumpControl {
     }
 }
 
-/// What a connection goes over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wire {
-    Clear,
-    Encrypted,
-}
-
-const WIRES: [Wire; 2] = [Wire::Clear, Wire::Encrypted];
-
-/// Both ends of a TCP connection.
-async fn sockets() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let client = TcpStream::connect(listener.local_addr().expect("bound"));
-    let (client, accepted) = tokio::join!(client, listener.accept());
-    (client.expect("connects"), accepted.expect("accepts").0)
-}
-
-/// A client's end of a connection and the server's.
-async fn streams(wire: Wire) -> (Stream, Stream) {
-    let (client, server) = sockets().await;
-    match wire {
-        Wire::Clear => (client.into(), server.into()),
-        Wire::Encrypted => encrypted(client, server).await,
-    }
-}
-
-async fn encrypted(client: TcpStream, server: TcpStream) -> (Stream, Stream) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
-    let tls = TlsServer::new(TlsOptions {
-        chain: vec![made.cert.der().clone()],
-        key: PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key"),
-        protocols: Vec::new(),
-        joining_protocols: Vec::new(),
-        clients: None,
-    })
-    .expect("usable");
-    let theirs = TlsClientOptions {
-        roots: Vec::new(),
-        pinned: Arc::new(|_| true),
-        identity: None,
-        protocols: Vec::new(),
-        joining_end: BareEnd::Refused,
-    };
-    let theirs = TlsClient::new("localhost", theirs).expect("usable");
-    let (owner, foreign) = (TicketOwner::new([1; 16]), ForeignTickets::Ignored);
-    let (client, server) = tokio::join!(
-        theirs.connect(client.into()),
-        tls.accept_joining(server.into(), owner, foreign, BareEnd::Refused),
-    );
-    (client.expect("trusts"), server.expect("accepts").stream)
-}
-
 async fn start(vfs: &Vfs, disposition: Disposition, digest: Option<DigestAlgorithm>) -> Upload {
     let options = UploadOptions {
         disposition,
@@ -128,6 +71,12 @@ async fn content_of(vfs: &Vfs) -> Vec<u8> {
         }
         content.extend_from_slice(&piece);
     }
+}
+
+/// Sends all of it: TLS keeps what the system does not take at once.
+async fn deliver(client: &mut Stream, content: &[u8]) {
+    client.write_all(content).await.expect("sent");
+    client.flush().await.expect("sent");
 }
 
 /// Waits until so much has been moved.
@@ -156,10 +105,10 @@ async fn every_road_of_an_upload_gives_the_same_bytes_and_usage() {
         ];
         for (road, vfs, wire, digest) in roads {
             let mut upload = start(&vfs, Disposition::Replace, digest).await;
-            let (mut client, mut stream) = streams(wire).await;
+            let (mut client, mut stream) = wire.streams().await;
             let control = control();
             let sending = async {
-                client.write_all(&content).await.expect("sent");
+                deliver(&mut client, &content).await;
                 client.shutdown().await.expect("ended");
             };
             let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
@@ -195,7 +144,7 @@ async fn every_road_of_a_download_gives_the_same_bytes() {
         upload.write(content.clone().into()).await.expect("writes");
         upload.commit().await.expect("commits");
         let file = vfs.open(&path("file")).await.expect("opens");
-        let (mut client, mut stream) = streams(Wire::Clear).await;
+        let (mut client, mut stream) = Wire::Clear.streams().await;
         let control = control();
         let sending = send(
             &file,
@@ -215,10 +164,10 @@ async fn every_road_of_a_download_gives_the_same_bytes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_by_the_fast_road_never_passes_the_quota() {
-    for wire in WIRES {
+    for wire in Wire::ALL {
         let (_directory, vfs) = on_disk(Some(3_000_000));
         let mut upload = start(&vfs, Disposition::Replace, None).await;
-        let (mut client, mut stream) = streams(wire).await;
+        let (mut client, mut stream) = wire.streams().await;
         let sending = tokio::spawn(async move {
             // It may be cut before everything is sent.
             let _ = client.write_all(&noise(20_000_000, 9)).await;
@@ -242,7 +191,7 @@ async fn an_upload_by_the_fast_road_never_passes_the_quota() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_breaks_on_the_fast_road_leaves_a_begin_to_resume() {
-    for wire in WIRES {
+    for wire in Wire::ALL {
         leaves_a_begin_to_resume(wire).await;
     }
 }
@@ -251,10 +200,10 @@ async fn leaves_a_begin_to_resume(wire: Wire) {
     let content = noise(2_000_000, 10);
     let (_directory, vfs) = on_disk(None);
     let mut upload = start(&vfs, Disposition::Replace, None).await;
-    let (mut client, mut stream) = streams(wire).await;
+    let (mut client, mut stream) = wire.streams().await;
     let control = control();
     let breaking = async {
-        client.write_all(&content).await.expect("sent");
+        deliver(&mut client, &content).await;
         moved(&control, 2_000_000).await;
         client.set_reset_on_drop(true);
         drop(client);
@@ -271,9 +220,9 @@ async fn leaves_a_begin_to_resume(wire: Wire) {
     // The rest goes the same road, from where it broke.
     let rest = noise(1_500_000, 11);
     let mut upload = start(&vfs, Disposition::ResumeAt(2_000_000), None).await;
-    let (mut client, mut stream) = streams(wire).await;
+    let (mut client, mut stream) = wire.streams().await;
     let sending = async {
-        client.write_all(&rest).await.expect("sent");
+        deliver(&mut client, &rest).await;
         client.shutdown().await.expect("ended");
     };
     let receiving = receive(&mut upload, &mut stream, Translation::None, &control);
@@ -290,13 +239,13 @@ async fn leaves_a_begin_to_resume(wire: Wire) {
 async fn a_stream_that_dries_up_and_comes_again_is_taken_in_whole() {
     let content = noise(1_200_000, 12);
     let (fast, slow) = content.split_at(1_000_000);
-    for wire in WIRES {
+    for wire in Wire::ALL {
         assert_arrives(wire, &content, async |client, control| {
-            client.write_all(fast).await.expect("sent");
+            deliver(client, fast).await;
             moved(control, 1_000_000).await;
             let mut sent = 1_000_000;
             for piece in slow.chunks(50_000) {
-                client.write_all(piece).await.expect("sent");
+                deliver(client, piece).await;
                 sent += 50_000;
                 moved(control, sent).await;
             }
@@ -313,7 +262,7 @@ async fn assert_arrives(
 ) {
     let (_directory, vfs) = on_disk(None);
     let mut upload = start(&vfs, Disposition::Replace, None).await;
-    let (mut client, mut stream) = streams(wire).await;
+    let (mut client, mut stream) = wire.streams().await;
     let control = control();
     let sending = async {
         send(&mut client, &control).await;
@@ -331,14 +280,14 @@ async fn an_upload_is_whole_that_changes_between_fast_and_slow() {
     let content = noise(3_000_000, 17);
     let (fast, rest) = content.split_at(1_000_000);
     let (slow, fast_again) = rest.split_at(100);
-    for wire in WIRES {
+    for wire in Wire::ALL {
         assert_arrives(wire, &content, async |client, control| {
-            client.write_all(fast).await.expect("sent");
+            deliver(client, fast).await;
             for (byte, before) in slow.chunks(1).zip(1_000_000..) {
                 moved(control, before).await;
-                client.write_all(byte).await.expect("sent");
+                deliver(client, byte).await;
             }
-            client.write_all(fast_again).await.expect("sent");
+            deliver(client, fast_again).await;
         })
         .await;
     }
@@ -349,12 +298,12 @@ async fn urgent_data_is_no_end_of_an_upload_and_no_part_of_it() {
     let content = noise(2_000_000, 18);
     let (before, after) = content.split_at(1_000_000);
     assert_arrives(Wire::Clear, &content, async |client, control| {
-        client.write_all(before).await.expect("sent");
+        deliver(client, before).await;
         moved(control, 1_000_000).await;
         let socket = client.as_plain_socket().expect("in the clear");
         let urgent = SockRef::from(socket).send_out_of_band(b"!");
         assert_eq!(urgent.expect("sent"), 1);
-        client.write_all(after).await.expect("sent");
+        deliver(client, after).await;
     })
     .await;
 }
@@ -362,13 +311,13 @@ async fn urgent_data_is_no_end_of_an_upload_and_no_part_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_by_the_fast_road_can_be_aborted() {
     let content = noise(1_000_000, 13);
-    for wire in WIRES {
+    for wire in Wire::ALL {
         let (_directory, vfs) = on_disk(None);
         let mut upload = start(&vfs, Disposition::Replace, None).await;
-        let (mut client, mut stream) = streams(wire).await;
+        let (mut client, mut stream) = wire.streams().await;
         let control = control();
         let aborting = async {
-            client.write_all(&content).await.expect("sent");
+            deliver(&mut client, &content).await;
             moved(&control, 1_000_000).await;
             control.cancel.cancel();
         };
@@ -387,14 +336,13 @@ async fn an_upload_whose_tls_was_not_ended_is_not_whole_on_the_fast_road() {
     for alone in [0, 1] {
         let (_directory, vfs) = on_disk(None);
         let mut upload = start(&vfs, Disposition::Replace, None).await;
-        let (mut client, mut stream) = streams(Wire::Encrypted).await;
+        let (mut client, mut stream) = Wire::Encrypted.streams().await;
         let control = control();
         let (first, last) = content.split_at(content.len() - alone);
         let ending = async {
-            client.write_all(first).await.expect("sent");
+            deliver(&mut client, first).await;
             moved(&control, if alone > 0 { 20_000_000 - 1 } else { 0 }).await;
-            client.write_all(last).await.expect("sent");
-            client.flush().await.expect("sent");
+            deliver(&mut client, last).await;
             // An end of the connection and none of TLS.
             drop(client);
         };
@@ -419,10 +367,10 @@ async fn a_digest_has_what_the_kernel_moved_and_what_was_written_in_order() {
     let (_directory, vfs) = on_disk(None);
     let mut upload = start(&vfs, Disposition::Replace, Some(DigestAlgorithm::Sha256)).await;
     for (streamed, written) in [(&first, &middle), (&last, &middle)] {
-        let (mut client, mut stream) = streams(Wire::Clear).await;
+        let (mut client, mut stream) = Wire::Clear.streams().await;
         let control = control();
         let sending = async {
-            client.write_all(streamed).await.expect("sent");
+            deliver(&mut client, streamed).await;
             client.shutdown().await.expect("ended");
         };
         let receiving = receive(&mut upload, &mut stream, Translation::None, &control);

@@ -21,12 +21,14 @@ mod peer;
 mod relay;
 mod sshd;
 mod storage;
+mod streams;
 
 pub use openssh::{OpenSsh, Proof};
 pub use peer::Peer;
 pub use relay::DelayingRelay;
 pub use sshd::{Agent, PASSPHRASE, Sshd};
 pub use storage::{ArrangedStorage, Counts};
+pub use streams::Wire;
 
 /// Longest time that any single step may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -275,7 +275,7 @@ impl Upload {
         inner.is_some_and(|inner| inner.staged.takes_a_tap())
     }
 
-    /// Has the kernel move what comes out of `tap` to where the next byte goes, until it is dry,
+    /// Pours what comes out of `tap` to where the next byte goes, until it is dry,
     /// ends or breaks, or a while has passed. Each piece is charged before it is written. Dropped
     /// midway as [`Upload::write`].
     pub async fn pour(&mut self, tap: Box<dyn Tap>) -> Poured {

@@ -21,8 +21,6 @@ pub(super) struct TlsTap {
     poured: usize,
     /// The next draw may wait: so much came with the last one.
     is_fast: bool,
-    /// What came behind what was drawn. A stream says it once, and that it has ended ever after.
-    error: Option<io::Error>,
     control: PumpControl,
 }
 
@@ -35,7 +33,6 @@ impl TlsTap {
             drawn: 0,
             poured: 0,
             is_fast: true,
-            error: None,
             control: control.clone(),
         }
     }
@@ -46,30 +43,15 @@ impl Tap for TlsTap {
         if self.control.cancel.is_cancelled() {
             return Err(io::Error::other("cancelled"));
         }
-        if let Some(error) = self.error.take() {
-            return Err(error);
-        }
         let mut lent = of(&self.lent);
         let stream = lent.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         (self.drawn, self.poured) = (0, 0);
         // Whoever draws again after `WouldBlock` has seen that the stream is fast again.
-        let mut patience = match std::mem::replace(&mut self.is_fast, true) {
+        let patience = match std::mem::replace(&mut self.is_fast, true) {
             true => Patience::Some,
             false => Patience::None,
         };
-        while let Some(room @ [_, ..]) = self.buffer.get_mut(self.drawn..) {
-            match stream.read(room, patience) {
-                Ok(0) => break,
-                Ok(length) => self.drawn += length,
-                Err(error) if self.drawn == 0 => return Err(error),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    self.error = Some(error);
-                    break;
-                }
-            }
-            patience = Patience::None;
-        }
+        self.drawn = stream.read(&mut self.buffer, patience)?;
         self.is_fast = self.drawn >= FAST_BYTES;
         Ok(self.drawn)
     }

@@ -38,20 +38,20 @@ pub(super) type Lent = Arc<Mutex<Option<Unwatched>>>;
 pub(super) struct LentTap {
     tap: Box<dyn Tap>,
     lent: Lent,
+    /// A handle to the stream's socket, whoever has the stream.
+    socket: Arc<TcpStream>,
 }
 
 impl LentTap {
-    /// None where there is none for such a stream, or the system has no pipe for it.
+    /// None where there is none for such a stream, or the system has no pipe or descriptor for it.
     fn new(stream: &Stream, control: &PumpControl) -> Option<Self> {
         let lent = Lent::default();
+        let socket = Arc::new(Unwatched::handle(stream).ok()?);
         let tap: Box<dyn Tap> = match stream {
-            Stream::Tcp(socket) => Box::new(SocketTap::new(socket, control)?),
-            Stream::Tls(_) if Unwatched::is_for(stream) => {
-                Box::new(TlsTap::new(Arc::clone(&lent), control))
-            }
-            _ => return None,
+            Stream::Tls(_) => Box::new(TlsTap::new(Arc::clone(&lent), control)),
+            _ => Box::new(SocketTap::new(Arc::clone(&socket), control)?),
         };
-        Some(Self { tap, lent })
+        Some(Self { tap, lent, socket })
     }
 }
 
@@ -67,8 +67,12 @@ pub(super) async fn pour(
     tap: LentTap,
     control: &PumpControl,
 ) -> Result<Option<LentTap>, TransferError> {
-    let LentTap { mut tap, lent } = tap;
-    let loan = Loan::take(stream, &lent).map_err(TransferError::Connection)?;
+    let LentTap {
+        mut tap,
+        lent,
+        socket,
+    } = tap;
+    let loan = Loan::take(stream, &lent, &socket).map_err(TransferError::Connection)?;
     let (stop, tap) = loop {
         let poured = upload.pour(tap).await;
         match (poured.stop, poured.tap) {
@@ -81,7 +85,7 @@ pub(super) async fn pour(
         Stop::End => Ok(None),
         Stop::Dry | Stop::Turn => {
             given_back.map_err(TransferError::Connection)?;
-            Ok(tap.map(|tap| LentTap { tap, lent }))
+            Ok(tap.map(|tap| LentTap { tap, lent, socket }))
         }
         Stop::Stream(_) if control.cancel.is_cancelled() => Err(TransferError::Cancelled),
         Stop::Stream(error) => Err(TransferError::Connection(error)),
@@ -151,28 +155,29 @@ impl Road {
     }
 }
 
-/// A stream that the runtime has lent. Reads of its socket wait for [`MOMENT`], and then say
+/// A stream that the runtime has lent. Reads of it wait for [`MOMENT`], and then say
 /// `WouldBlock`. When it is dropped without [`Loan::give_back`], the connection ends, and so does
 /// whatever waits for it.
 #[derive(Debug)]
-pub(super) struct Loan {
+struct Loan {
     lent: Lent,
-    socket: Option<TcpStream>,
+    /// None once it is given back.
+    socket: Option<Arc<TcpStream>>,
 }
 
 impl Loan {
-    /// Takes what is in `stream`, and puts it where the tap reads it.
-    pub(super) fn take(stream: &mut Stream, lent: &Lent) -> io::Result<Self> {
+    /// Takes what is in `stream`, whose `socket` it is, and puts it where the tap reads it.
+    fn take(stream: &mut Stream, lent: &Lent, socket: &Arc<TcpStream>) -> io::Result<Self> {
         let taken = Unwatched::take(stream, MOMENT)?;
-        let mut taken = taken.ok_or(io::ErrorKind::NotConnected)?;
-        let socket = Some(taken.socket()?);
-        *of(lent) = Some(taken);
-        let lent = Arc::clone(lent);
-        Ok(Self { lent, socket })
+        *of(lent) = Some(taken.ok_or(io::ErrorKind::NotConnected)?);
+        Ok(Self {
+            lent: Arc::clone(lent),
+            socket: Some(Arc::clone(socket)),
+        })
     }
 
     /// Has the runtime watch it again, as `stream`.
-    pub(super) fn give_back(mut self, stream: &mut Stream) -> io::Result<()> {
+    fn give_back(mut self, stream: &mut Stream) -> io::Result<()> {
         self.socket = None;
         if let Some(lent) = of(&self.lent).take() {
             *stream = lent.watch()?;
@@ -197,59 +202,46 @@ pub(super) fn of(lent: &Lent) -> std::sync::MutexGuard<'_, Option<Unwatched>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
-    use std::net::TcpListener;
     use std::sync::mpsc;
 
-    use socket2::SockRef;
-    use tokio::io::AsyncReadExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio_util::sync::CancellationToken;
+    use wharf_testkit::Wire;
 
     use super::super::BUFFER_BYTES;
     use super::*;
 
-    /// Both ends of a connection; ours as the runtime has it.
-    fn sockets() -> (TcpStream, Stream) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
-        let (socket, _) = listener.accept().expect("accepts");
-        socket.set_nonblocking(true).expect("set");
-        let socket = tokio::net::TcpStream::from_std(socket).expect("watched");
-        (client, socket.into())
-    }
-
-    fn control() -> PumpControl {
-        PumpControl {
+    fn tap(stream: &Stream) -> LentTap {
+        let control = PumpControl {
             progress: Arc::default(),
             stall: Duration::from_secs(60),
             cancel: CancellationToken::new(),
-        }
+        };
+        LentTap::new(stream, &control).expect("a pipe")
     }
 
     #[tokio::test]
-    async fn a_tap_does_not_wait_after_it_has_drawn_little() {
-        let (mut client, mut stream) = sockets();
-        let control = control();
-        let plain = LentTap::new(&stream, &control).expect("a pipe");
-        let lent = Lent::default();
-        // To it a stream without TLS is as good.
-        let tap = Box::new(TlsTap::new(Arc::clone(&lent), &control));
-        for LentTap { mut tap, lent } in [plain, LentTap { tap, lent }] {
-            let loan = Loan::take(&mut stream, &lent).expect("lent");
-            // One that waits now waits for ever.
-            let socket = loan.socket.as_ref().expect("is there");
-            socket.set_read_timeout(None).expect("set");
-            client.write_all(b"little").expect("sent");
+    async fn a_tap_waits_once_and_not_after_it_has_drawn_little() {
+        for wire in Wire::ALL {
+            let (mut client, mut stream) = wire.streams().await;
+            let lent = tap(&stream);
+            let loan = Loan::take(&mut stream, &lent.lent, &lent.socket).expect("lent");
+            // Whoever waits for what does not come waits for ever.
+            lent.socket.set_read_timeout(None).expect("set");
+            client.write_all(b"little").await.expect("sent");
+            client.flush().await.expect("sent");
             let (says, hears) = mpsc::channel();
             let drawing = std::thread::spawn(move || {
+                let LentTap { mut tap, .. } = lent;
                 for _ in 0..2 {
                     let drawn = tap.draw().map_err(|error| error.kind());
                     says.send(drawn).expect("is heard");
                 }
             });
             let long = Duration::from_secs(10);
-            assert_eq!(hears.recv_timeout(long), Ok(Ok(6)));
-            assert_eq!(hears.recv_timeout(long), Ok(Err(io::ErrorKind::WouldBlock)));
+            assert_eq!(hears.recv_timeout(long), Ok(Ok(6)), "{wire:?}");
+            let nothing = Ok(Err(io::ErrorKind::WouldBlock));
+            assert_eq!(hears.recv_timeout(long), nothing, "{wire:?}");
             drawing.join().expect("ended");
             loan.give_back(&mut stream).expect("given back");
         }
@@ -257,25 +249,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_breaks_behind_what_was_drawn_has_not_ended() {
-        let (mut client, mut stream) = sockets();
-        let lent = Lent::default();
-        let mut tap = TlsTap::new(Arc::clone(&lent), &control());
-        let _loan = Loan::take(&mut stream, &lent).expect("lent");
-        client.write_all(b"all").expect("sent");
-        let reset = SockRef::from(&client).set_linger(Some(Duration::ZERO));
-        reset.expect("set");
-        drop(client);
-        assert_eq!(tap.draw().expect("there"), 3);
-        // The system says it once, and that the stream has ended ever after.
-        let error = tap.draw().expect_err("broken");
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        for wire in Wire::ALL {
+            let (mut client, mut stream) = wire.streams().await;
+            let mut lent = tap(&stream);
+            let _loan = Loan::take(&mut stream, &lent.lent, &lent.socket).expect("lent");
+            client.write_all(b"all").await.expect("sent");
+            client.flush().await.expect("sent");
+            client.set_reset_on_drop(true);
+            drop(client);
+            assert_eq!(lent.tap.draw().expect("there"), 3, "{wire:?}");
+            // The system says it once, and that the stream has ended ever after.
+            let error = lent.tap.draw().expect_err("broken");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{wire:?}");
+        }
     }
 
     #[tokio::test]
     async fn what_is_lent_is_back_as_it_was_or_the_connection_ends() {
-        let (mut client, mut stream) = sockets();
-        let lent = Lent::default();
-        let loan = Loan::take(&mut stream, &lent).expect("lent");
+        let (mut client, mut stream) = Wire::Clear.streams().await;
+        let lent = tap(&stream);
+        let loan = Loan::take(&mut stream, &lent.lent, &lent.socket).expect("lent");
         let mut buffer = [0; 4];
         let read = stream.read(&mut buffer).await;
         let error = read.expect_err("nothing is there meanwhile");
@@ -284,12 +277,12 @@ mod tests {
         let socket = stream.as_plain_socket().expect("plain");
         let error = socket.try_read(&mut buffer).expect_err("nothing has come");
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        client.write_all(b"more").expect("sent");
+        client.write_all(b"more").await.expect("sent");
         stream.read_exact(&mut buffer).await.expect("read");
         assert_eq!(&buffer, b"more");
 
-        drop(Loan::take(&mut stream, &lent).expect("lent"));
-        assert_eq!(client.read(&mut buffer).expect("ended"), 0);
+        drop(Loan::take(&mut stream, &lent.lent, &lent.socket).expect("lent"));
+        assert_eq!(client.read(&mut buffer).await.expect("ended"), 0);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -16,7 +18,7 @@ use super::{BUFFER_BYTES, PumpControl};
 
 /// A socket and the pipe through which the kernel moves its bytes.
 pub(super) struct SocketTap {
-    socket: OwnedFd,
+    socket: Arc<TcpStream>,
     /// What is drawn, and not poured yet.
     pipe: (OwnedFd, OwnedFd),
     capacity: usize,
@@ -37,12 +39,12 @@ impl SocketTap {
     const LEAST_PIPE_BYTES: usize = 128 * 1024;
 
     /// None where the system has no pipe for it.
-    pub(super) fn new(socket: &tokio::net::TcpStream, control: &PumpControl) -> Option<Self> {
+    pub(super) fn new(socket: Arc<TcpStream>, control: &PumpControl) -> Option<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).ok()?;
         let _ = fcntl_setpipe_size(&writer, Self::PIPE_BYTES);
         let capacity = fcntl_getpipe_size(&writer).ok()?;
         Some(Self {
-            socket: socket.as_fd().try_clone_to_owned().ok()?,
+            socket,
             pipe: (reader, writer),
             capacity,
             is_fast: true,

@@ -318,7 +318,7 @@ pub trait StagedFile: Send + Sync {
         false
     }
 
-    /// Has the kernel move the bytes of a stream into the file, from `offset` on; each piece is
+    /// Pours the bytes of a stream into the file, from `offset` on; each piece is
     /// charged before it is written. Dropped midway as a write.
     fn pour(
         &mut self,

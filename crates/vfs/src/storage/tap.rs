@@ -1,5 +1,5 @@
-//! Bytes that the kernel moves into a file by itself: what a stream and a
-//! storage agree on.
+//! A stream whose bytes a thread moves into a file, or has the kernel move: what
+//! a stream and a storage agree on.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,8 @@ use wharf_model::Refusal;
 
 /// A stream that can be poured into a file, such as a socket by `splice(2)`.
 ///
-/// Used on a thread that may block, which belongs to it for as long as bytes come.
+/// Used on a thread that may block, which belongs to it for as long as bytes come. A peer that
+/// sends little, or nothing that counts, must not keep that thread: no call waits for long.
 pub trait Tap: Send + 'static {
     /// Takes bytes out of the stream; how many, and none at its end.
     ///

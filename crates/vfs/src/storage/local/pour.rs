@@ -1,4 +1,4 @@
-//! A stream that the kernel moves into a file, charged piece by piece.
+//! A stream that a tap pours into a file, charged piece by piece.
 
 use std::fs::File;
 use std::io;

@@ -122,8 +122,7 @@ impl Writer {
         write_or_take_back(self.file(), pieces, offset, self.length).map(|()| true)
     }
 
-    /// Has the kernel move a stream into the file, on a thread that may block for as long as
-    /// bytes come.
+    /// Pours a stream into the file, on a thread that may block for as long as bytes come.
     pub(super) async fn pour(
         &mut self,
         offset: u64,
