@@ -15,6 +15,7 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::io::Errno;
+use rustix::net::sockopt::set_tcp_cork;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -170,7 +171,15 @@ impl Thread {
         }
     }
 
-    fn run(&self, mut offset: u64, end: u64) -> Result<u64, TransferError> {
+    fn run(&self, offset: u64, end: u64) -> Result<u64, TransferError> {
+        // Full packets only, as long as more comes behind them. Failing only costs time.
+        let _ = set_tcp_cork(&self.socket, true);
+        let sent = self.send_corked(offset, end);
+        let _ = set_tcp_cork(&self.socket, false);
+        sent
+    }
+
+    fn send_corked(&self, mut offset: u64, end: u64) -> Result<u64, TransferError> {
         let end = end.min(offset.saturating_add(TURN_BYTES));
         while offset < end && !self.control.cancel.is_cancelled() {
             let wanted = (end - offset).min(LOOK_BYTES);
@@ -286,6 +295,8 @@ mod tests {
             setting.client.read_exact(&mut got)
         );
         read.expect("read");
+        let corked = SockRef::from(&setting.socket).tcp_cork();
+        assert!(!corked.expect("told"), "what comes last would wait");
         assert_eq!(sent, length);
         assert_eq!(setting.control.progress.bytes(), length - 7);
         assert!(got == setting.content[7..]);
