@@ -1,7 +1,8 @@
 //! A stream whose content is taken from the system before it is asked for.
 //!
 //! The library for TLS asks its stream for 4 KiB at a time, so that each record of 16 KiB
-//! would take five calls.
+//! would take five calls. And it does not say whether a stream ended between two records,
+//! which some peers take for an end, or within one, which nobody does.
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -28,6 +29,47 @@ struct Ahead {
     content: Vec<u8>,
     /// So many of them were asked for.
     taken: usize,
+    place: Place,
+}
+
+/// Where in its records a stream is that begins with TLS (RFC 8446 §5.1).
+#[derive(Debug, Default)]
+struct Place {
+    /// Bytes of a header that have come: type, version and length.
+    of_header: usize,
+    /// The length, as far as it has come.
+    length: usize,
+    /// Bytes of a record that are still to come.
+    left: usize,
+}
+
+impl Place {
+    const HEADER_BYTES: usize = 5;
+    const LENGTH_FROM: usize = 3;
+
+    fn pass(&mut self, mut content: &[u8]) {
+        while let [byte, behind @ ..] = content {
+            if self.left > 0 {
+                let passed = self.left.min(content.len());
+                self.left -= passed;
+                content = content.get(passed..).unwrap_or_default();
+                continue;
+            }
+            if self.of_header >= Self::LENGTH_FROM {
+                self.length = (self.length << 8) | usize::from(*byte);
+            }
+            self.of_header += 1;
+            if self.of_header == Self::HEADER_BYTES {
+                self.left = self.length;
+                (self.of_header, self.length) = (0, 0);
+            }
+            content = behind;
+        }
+    }
+
+    fn is_within_record(&self) -> bool {
+        self.of_header > 0 || self.left > 0
+    }
 }
 
 impl Ahead {
@@ -71,6 +113,12 @@ impl ReadAhead {
         Err(io::Error::new(io::ErrorKind::InvalidData, text))
     }
 
+    /// Whether the stream, which is read ahead, is within a record of TLS as far as it has come.
+    pub(crate) fn is_within_record(&self) -> bool {
+        let ahead = self.ahead.as_ref();
+        ahead.is_some_and(|ahead| ahead.place.is_within_record())
+    }
+
     /// Whether nothing was taken that was not asked for.
     pub(crate) fn is_drained(&self) -> bool {
         self.ahead
@@ -99,6 +147,7 @@ impl AsyncRead for ReadAhead {
                     .poll(cx)
                     .map_ok(drop),
             })?;
+            ahead.place.pass(&ahead.content);
         }
         let length = ahead.left().len().min(buf.remaining());
         buf.put_slice(ahead.left().get(..length).unwrap_or_default());
@@ -168,6 +217,24 @@ mod tests {
         }
         assert!(stream.is_drained());
         assert!(came == sent);
+    }
+
+    #[test]
+    fn a_place_is_within_a_record_from_its_first_byte_to_its_last() {
+        let records = [&[22, 3, 1, 0, 2, 9, 9], &[23, 3, 3, 1, 1][..], &[7; 257]].concat();
+        let ends = [0, 7, 7 + 5 + 257];
+        for pieces in [1, 2, 5, 300] {
+            let (mut place, mut at) = (Place::default(), 0);
+            assert!(!place.is_within_record());
+            for piece in records.chunks(pieces) {
+                place.pass(piece);
+                at += piece.len();
+                assert_eq!(place.is_within_record(), !ends.contains(&at), "{at}");
+            }
+        }
+        let mut empty = Place::default();
+        empty.pass(&[23, 3, 3, 0, 0]);
+        assert!(!empty.is_within_record());
     }
 
     #[tokio::test]

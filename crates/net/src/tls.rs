@@ -100,7 +100,7 @@ pub enum ForeignTickets {
 /// What a stream that ends without `close_notify` counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BareEnd {
-    /// An end like any other.
+    /// An end like any other, unless a data connection ends within a record, as one does that was cut.
     Tolerated,
     /// An error, [`io::ErrorKind::UnexpectedEof`]: the stream may have been cut.
     Refused,
@@ -492,7 +492,8 @@ impl AsyncRead for TlsStream {
         match Pin::new(&mut this.below).poll_read(cx, buf) {
             Poll::Ready(Err(error))
                 if error.kind() == io::ErrorKind::UnexpectedEof
-                    && this.bare_end == BareEnd::Tolerated =>
+                    && this.bare_end == BareEnd::Tolerated
+                    && !this.below.get_ref().0.is_within_record() =>
             {
                 Poll::Ready(Ok(()))
             }

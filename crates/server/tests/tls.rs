@@ -2,7 +2,7 @@
 
 mod setting;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -397,6 +397,25 @@ async fn an_upload_without_close_notify_is_whole_unless_that_is_strict() {
         client.expect("250").await;
         let incomplete = client.line().await.contains("X.incomplete=1");
         assert_eq!(incomplete, code == "426");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_ends_within_a_record_is_cut() {
+    let encrypted = encrypted(|tls| tls.upload_end = BareEnd::Tolerated).await;
+    let tls = encrypted.reusing();
+    let mut client = encrypted.log_in(&tls).await;
+    for (lacking, code) in [(0, "226"), (1, "426")] {
+        let data = client.data().await;
+        client.talk(&[("STOR file", "150")]).await;
+        let (mut data, mut session) = tls.on(data).await.expect("a handshake").into_inner();
+        session.writer().write_all(b"whole").expect("taken");
+        let mut record = Vec::new();
+        session.write_tls(&mut record).expect("encrypted");
+        let sent = &record[..record.len() - lacking];
+        data.write_all(sent).await.expect("written");
+        data.shutdown().await.expect("ends");
+        client.expect(code).await;
     }
 }
 
