@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 
 use rustls::{ClientConnection, StreamOwned};
 
@@ -26,7 +26,7 @@ pub(crate) struct Sealed {
 /// Downloads a file of `size` bytes and discards it; the size.
 pub(crate) fn fetch(session: &mut Session, path: &str, size: u64) -> Outcome<u64> {
     let bytes = match session.transfer(&format!("RETR {path}"))? {
-        Wire::Tls(mut stream) => discard_sealed(&mut stream)?,
+        Wire::Tls(mut stream) => discard_sealed(&mut stream, size)?,
         mut plain => discard(&mut plain)?,
     };
     session.expect(226)?;
@@ -64,7 +64,8 @@ pub(crate) fn store(session: &mut Session, sealed: Sealed) -> Outcome<()> {
     send_file(socket, &content, content.metadata()?.len())?;
     socket.shutdown(Shutdown::Write)?;
     // What the server has to say must be read, or closing resets.
-    discard_rest(socket)?;
+    let mut buffer = vec![0; PIECE_BYTES];
+    while discard_some(socket, &mut buffer)? > 0 {}
     drop(stream);
     session.expect(226)?;
     Ok(())
@@ -78,25 +79,31 @@ fn pass_on(connection: &mut ClientConnection, content: &mut File) -> Outcome<()>
 }
 
 /// Reads to the end; the number of bytes as they came, but for what came along
-/// with the handshake and is decrypted.
-fn discard_sealed(stream: &mut Stream) -> Outcome<u64> {
+/// with the handshake and is decrypted. Once `size` bytes are there it says its
+/// own end, which some servers wait for behind theirs.
+fn discard_sealed(stream: &mut Stream, size: u64) -> Outcome<u64> {
     let mut total = 0;
     while let Ok(content @ [_, ..]) = stream.conn.reader().fill_buf() {
         let length = content.len();
         stream.conn.reader().consume(length);
-        total += length;
+        total += u64::try_from(length)?;
     }
-    total += stream.sock.forget();
-    Ok(u64::try_from(total)? + discard_rest(stream.sock.get_ref())?)
-}
-
-fn discard_rest(socket: &TcpStream) -> Outcome<u64> {
-    let mut total = 0;
+    total += u64::try_from(stream.sock.forget())?;
     let mut buffer = vec![0; PIECE_BYTES];
+    let mut has_said_end = false;
     loop {
-        match discard_some(socket, &mut buffer)? {
-            0 => return Ok(total),
-            length => total += u64::try_from(length)?,
+        if total >= size && !has_said_end {
+            has_said_end = true;
+            stream.conn.send_close_notify();
+            // Fails where the server has closed already.
+            let _ = stream.conn.write_tls(&mut stream.sock);
+        }
+        match discard_some(stream.sock.get_ref(), &mut buffer) {
+            Ok(0) => return Ok(total),
+            Ok(length) => total += u64::try_from(length)?,
+            // A server that has not read that end, and closes, resets.
+            Err(_) if has_said_end => return Ok(total),
+            Err(error) => return Err(error),
         }
     }
 }
