@@ -34,13 +34,8 @@ pub enum Patience {
 const MOST_CALLS: usize = 16;
 
 impl Unwatched {
-    /// Whether `stream` can be taken: it is TCP, with TLS on it or without.
-    pub fn is_for(stream: &Stream) -> bool {
-        matches!(stream.bottom(), Stream::Tcp(_))
-    }
-
-    /// Takes what `stream` is, and leaves [`Stream::Detached`]; `None` where [`Unwatched::is_for`]
-    /// says no, and `stream` stays as it is. A read waits for `longest` at most.
+    /// Takes what `stream` is, and leaves [`Stream::Detached`]; `None` where it is not TCP, with
+    /// TLS on it or without, and stays as it is. A read waits for `longest` at most.
     ///
     /// # Errors
     /// What the system says; the connection is closed then.
@@ -83,7 +78,7 @@ impl Unwatched {
     /// Another handle to the socket of a stream that can be taken, below TLS where there is some.
     ///
     /// # Errors
-    /// The process has no descriptor left, or [`Unwatched::is_for`] says no.
+    /// The process has no descriptor left; `Unsupported` for a stream that cannot be taken.
     pub fn handle(stream: &Stream) -> io::Result<TcpStream> {
         match stream.bottom() {
             Stream::Tcp(socket) => Ok(socket.as_fd().try_clone_to_owned()?.into()),
@@ -219,7 +214,8 @@ mod tests {
         let (mut ours, _theirs) = tokio::io::duplex(64);
         ours.write_all(b"before").await.expect("room");
         let mut stream = Stream::from(ours);
-        assert!(!Unwatched::is_for(&stream));
+        let error = Unwatched::handle(&stream).expect_err("no socket");
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         let taken = Unwatched::take(&mut stream, Duration::ZERO).expect("nothing fails");
         assert!(taken.is_none());
         stream.write_all(b"after").await.expect("room");
