@@ -9,7 +9,7 @@ use std::net::Shutdown;
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::Outcome;
-use crate::ftp::{PIECE_BYTES, ReadAhead, Session, Wire, discard, discard_some, send_file};
+use crate::ftp::{PIECE_BYTES, ReadAhead, Session, Wire, discard_some, send_file};
 use crate::workload::memory;
 
 type Stream = StreamOwned<ClientConnection, ReadAhead>;
@@ -25,10 +25,11 @@ pub(crate) struct Sealed {
 
 /// Downloads a file of `size` bytes and discards it; the size.
 pub(crate) fn fetch(session: &mut Session, path: &str, size: u64) -> Outcome<u64> {
-    let bytes = match session.transfer(&format!("RETR {path}"))? {
-        Wire::Tls(mut stream) => discard_sealed(&mut stream, size)?,
-        mut plain => discard(&mut plain)?,
+    let Wire::Tls(mut stream) = session.transfer(&format!("RETR {path}"))? else {
+        return Err("nothing is encrypted without TLS".into());
     };
+    let bytes = discard_sealed(&mut stream, size)?;
+    drop(stream);
     session.expect(226)?;
     // A record that came with the handshake may have been begun and not be counted.
     if bytes + RECORD_BYTES < size {
