@@ -47,8 +47,12 @@ pub(super) fn parent(root: &Dir, path: &VirtualPath) -> Result<(Dir, PathBuf), R
         // The root has no name that could be made, removed or replaced.
         return Err(Refusal::NotPermitted);
     };
-    let directory = root.open_dir(relative(&parent)?).map_err(refusal)?;
-    Ok((directory, PathBuf::from(OsStr::from_bytes(name))))
+    let directory = match parent.is_root() {
+        true => root.try_clone(),
+        false => root.open_dir(relative(&parent)?),
+    };
+    let name = PathBuf::from(OsStr::from_bytes(name));
+    Ok((directory.map_err(refusal)?, name))
 }
 
 /// As [`parent`], for a name that is about to be made.
@@ -211,20 +215,32 @@ pub(super) fn meets_no_link(_root: &Dir, _path: &Path) -> bool {
     false
 }
 
-/// Whether the directory at `path` is in memory, on the file system of `root`, with no link on
-/// the way.
+/// As [`parent`], if the directory is in memory, on the file system of `root`, with no link on the
+/// way. None says nothing about it.
 #[cfg(target_os = "linux")]
-pub(super) fn is_near(root: &Dir, path: &Path) -> bool {
+pub(super) fn near_parent(root: &Dir, path: &VirtualPath) -> Option<(Dir, PathBuf)> {
     use rustix::fs::{Mode, ResolveFlags, openat2};
+    let (above, name) = (path.parent()?, path.file_name()?);
+    let name = PathBuf::from(OsStr::from_bytes(name));
+    if above.is_root() {
+        return Some((root.try_clone().ok()?, name));
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve =
         BENEATH | ResolveFlags::CACHED | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
-    path == Path::new(".") || openat2(root, path, flags, Mode::empty(), resolve).is_ok()
+    let opened = openat2(
+        root,
+        relative(path).ok()?.parent()?,
+        flags,
+        Mode::empty(),
+        resolve,
+    );
+    Some((Dir::from_std_file(File::from(opened.ok()?)), name))
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn is_near(_root: &Dir, _path: &Path) -> bool {
-    false
+pub(super) fn near_parent(_root: &Dir, _path: &VirtualPath) -> Option<(Dir, PathBuf)> {
+    None
 }
 
 /// Opens a directory for a change of the directory itself. A `Dir` will not do:

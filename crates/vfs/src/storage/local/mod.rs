@@ -28,9 +28,9 @@ use wharf_model::{
 };
 
 use self::beneath::{
-    INCOMPLETE, PARKED, STAGED, attribute, entry, identity, is_near, kind_of, look, meets_no_link,
-    never_waits, open_at_once, open_directory, open_regular, parent, parent_for_new, refusal,
-    relative, set_attribute, usage_of,
+    INCOMPLETE, PARKED, STAGED, attribute, entry, identity, kind_of, look, meets_no_link,
+    near_parent, never_waits, open_at_once, open_directory, open_regular, parent, parent_for_new,
+    refusal, relative, set_attribute, usage_of,
 };
 use self::staging::{
     Copy, HeldTree, InPlace, LocalStaged, Place, Spot, Staged, Tree, drop_parked, parked_name,
@@ -40,7 +40,7 @@ use self::turn::{Turn, Turns};
 use self::walk::walk;
 use crate::storage::{
     Batches, Judge, Links, Need, Reserve, Rights, StagedFile, Storage, StorageResult, StoredFile,
-    Target, WriteMode, is_reserved, is_resident, readable_at,
+    Target, WriteMode, is_reserved, is_resident, new_name, readable_at,
 };
 
 /// Readable by everybody on the server's machine who may enter the home, which is 0700.
@@ -120,6 +120,14 @@ fn while_wanted<'a, T: Send + 'static>(
         drop(waiter);
         done
     })
+}
+
+/// A name in a directory.
+struct Name {
+    directory: Dir,
+    target: PathBuf,
+    /// What is there, a link as itself.
+    standing: Option<Metadata>,
 }
 
 /// Where somebody wants to write, and what is there.
@@ -243,23 +251,24 @@ impl Storage for LocalStorage {
         reserve: Reserve,
     ) -> StorageResult<'a, Box<dyn StagedFile>> {
         let inner = &self.0;
-        let Some(turn) = inner.turn_beside(path) else {
+        let Some((turn, near)) = inner.near(path) else {
             let path = path.clone();
             return self.run(move |inner| {
                 let Target { path, mode, rights } = judge(inner.resolve(&path)?)?;
                 inner.stage(&path, mode, rights, reserve)
             });
         };
-        let Target { path, mode, rights } = match judge(path.clone()) {
+        let target = match judge(path.clone()) {
             Ok(target) => target,
             Err(refusal) => return Box::pin(std::future::ready(Err(refusal))),
         };
-        if mode == WriteMode::Replace {
-            let staged = inner.stage_in_turn(&path, rights, reserve);
+        if target.mode == WriteMode::Replace && target.path == *path {
+            let staged = inner.stage_in_turn(near, target.rights, reserve);
             return Box::pin(std::future::ready(staged));
         }
-        // What goes on with a file may have to copy it.
+        // What goes on with a file may have to copy it, and another name is to be looked up.
         drop(turn);
+        let Target { path, mode, rights } = target;
         self.run(move |inner| inner.stage(&path, mode, rights, reserve))
     }
 
@@ -460,17 +469,22 @@ impl Inner {
             .is_ok_and(|(file, _)| attribute(&file, INCOMPLETE).is_some())
     }
 
-    /// A turn for work in the directory of `path`, which is in memory, belongs to the file system
-    /// of the home, and is where `path` leads.
-    fn turn_beside(&self, path: &VirtualPath) -> Option<Turn<'_>> {
-        if !self.never_waits || !self.tree.is_free() {
+    /// A turn for work on `path`, which is where it leads: its directory is in memory, and belongs
+    /// to the file system of the home.
+    fn near(&self, path: &VirtualPath) -> Option<(Turn<'_>, Name)> {
+        if !self.never_waits || !self.tree.is_free() || new_name(path).is_err() {
             return None;
         }
         let turn = self.turns.take()?;
-        let parent = path.parent()?;
-        let near = is_near(&self.root, relative(&parent).ok()?)
-            && meets_no_link(&self.root, relative(path).ok()?);
-        near.then_some(turn)
+        let (directory, target) = near_parent(&self.root, path)?;
+        let standing = look(&directory, &target).ok()?;
+        let is_link = standing.as_ref().is_some_and(Metadata::is_symlink);
+        let name = Name {
+            directory,
+            target,
+            standing,
+        };
+        (!is_link).then_some((turn, name))
     }
 
     /// Follows links component by component. What is missing keeps its name.
@@ -528,18 +542,31 @@ impl Inner {
     /// have turns, too.
     fn stage_in_turn(
         &self,
-        path: &VirtualPath,
+        name: Name,
         rights: Rights,
         reserve: Reserve,
     ) -> Result<Box<dyn StagedFile>, Refusal> {
-        let mut staged = self.survey(path, rights)?.replace(reserve)?;
+        let mut staged = self.survey_at(name, rights)?.replace(reserve)?;
         staged.take_turns(Arc::clone(&self.turns));
         Ok(Box::new(staged))
     }
 
     fn survey(&self, path: &VirtualPath, rights: Rights) -> Result<Site, Refusal> {
         let (directory, target) = parent_for_new(&self.root, path)?;
-        let standing = look(&directory, &target)?;
+        let name = Name {
+            standing: look(&directory, &target)?,
+            directory,
+            target,
+        };
+        self.survey_at(name, rights)
+    }
+
+    fn survey_at(&self, name: Name, rights: Rights) -> Result<Site, Refusal> {
+        let Name {
+            directory,
+            target,
+            standing,
+        } = name;
         if let Some(metadata) = &standing {
             require_file(metadata)?;
         }
@@ -548,6 +575,7 @@ impl Inner {
             tree: Arc::clone(&self.tree),
             directory,
             target,
+            stood: standing.as_ref().map_or(0, Metadata::len),
             rights,
             options: self.options,
         };

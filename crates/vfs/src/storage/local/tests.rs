@@ -1326,6 +1326,9 @@ async fn a_small_upload_waits_for_no_other_thread_unless_all_workers_would() {
         return;
     }
     root.create_dir("d").expect("made");
+    for (target, name) in [("d/file", "link"), ("d", "elsewhere")] {
+        root.symlink(target, name).expect("linked");
+    }
     let storage = LocalStorage(Arc::new(super::Inner {
         root,
         never_waits: true,
@@ -1344,7 +1347,7 @@ async fn a_small_upload_waits_for_no_other_thread_unless_all_workers_would() {
         };
         // The first marks the home as changed, which is written down elsewhere.
         put(&vfs, "/first", b"x").await;
-        for name in ["/d/file", "/d/file"] {
+        for name in ["/d/file", "/d/file", "/here"] {
             let mut upload = started(name).expect("at once").expect("may start");
             let written = upload.write(Bytes::from_static(b"con")).now_or_never();
             written.expect("at once").expect("fits");
@@ -1353,6 +1356,17 @@ async fn a_small_upload_waits_for_no_other_thread_unless_all_workers_would() {
             assert_eq!(landed.expect("at once").expect("lands").entry.size, 7);
             assert_eq!(content_of(&vfs, name).await, b"content"[..]);
         }
+        // A link is followed, and another name is looked up, though on a thread.
+        for (link, target) in [("/link", "/d/file"), ("/elsewhere/other", "/d/other")] {
+            put(&vfs, link, target.as_bytes()).await;
+            assert_eq!(content_of(&vfs, target).await, target.as_bytes());
+        }
+        let taken = path("/d/file");
+        let unique = vfs.create(&taken, options(Disposition::Unique)).await;
+        let unique = unique.expect("may start");
+        assert_ne!(unique.name(), b"file");
+        unique.discard().await;
+        assert_eq!(content_of(&vfs, "/d/file").await, b"/d/file"[..]);
         let other = Turns::alone(&TAKEN);
         // Here in place, there on a thread.
         let mut upload = started("/d/mixed").expect("at once").expect("may start");
