@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::fs::Mode;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
-use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener};
+use tokio::net::{TcpListener, UdpSocket, UnixDatagram, UnixListener};
 
 use crate::claim::{self, Claim};
 use crate::peer::{Credentials, UnixPeer};
@@ -55,9 +55,9 @@ impl EndpointOptions {
         if self.nodelay {
             stream.set_nodelay();
         }
-        if let (Some(socket), Some(idle)) = (stream.as_plain_socket(), self.keepalive) {
+        if let (Some(socket), Some(idle)) = (stream.as_tcp(), self.keepalive) {
             let keepalive = TcpKeepalive::new().with_time(idle);
-            let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+            let _ = socket.set_tcp_keepalive(&keepalive);
         }
     }
 }
@@ -200,8 +200,8 @@ impl BoundEndpoint {
         }
     }
 
-    /// A connection that is there already, without having the runtime watch for more. Must be
-    /// called within a tokio runtime, which watches the connection. Of TCP only.
+    /// A connection that is there already, which is fresh ([`Stream::Fresh`]), without having the
+    /// runtime watch for more. Of TCP only.
     ///
     /// # Errors
     /// What `accept(2)` reports; some of it concerns a single peer, some passes.
@@ -212,7 +212,7 @@ impl BoundEndpoint {
         let Some((socket, address)) = accept_nonblocking(&self.socket)? else {
             return Ok(None);
         };
-        let stream = Stream::from(TcpStream::from_std(socket)?);
+        let stream = Stream::Fresh(socket);
         self.options.prepare(&stream);
         Ok(Some((stream, address.into())))
     }
@@ -1025,10 +1025,20 @@ mod tests {
         let bound = bind("tcp:127.0.0.1:0").expect("a port");
         let address = bound.endpoint().socket_address().expect("of TCP");
         assert!(bound.accept_at_once().expect("asked").is_none());
-        let mut client = TcpStream::connect(address).await.expect("connects");
+        let client = tokio::net::TcpStream::connect(address).await;
+        let mut client = client.expect("connects");
         let (mut stream, peer) = bound.accept_at_once().expect("asked").expect("there");
+        assert!(matches!(stream, Stream::Fresh(_)));
         assert_eq!(peer.ip(), Some(client.local_addr().expect("one").ip()));
         client.write_all(b"x").await.expect("sent");
         assert_eq!(stream.read_u8().await.expect("came"), b'x');
+        assert!(stream.as_plain_socket().is_some(), "watched by now");
+
+        let client = tokio::net::TcpStream::connect(address).await;
+        let mut client = client.expect("connects");
+        let (mut stream, _) = bound.accept_at_once().expect("asked").expect("there");
+        stream.shutdown().await.expect("open");
+        assert!(matches!(stream, Stream::Fresh(_)), "nobody had to wait");
+        assert_eq!(client.read(&mut [0]).await.expect("ended"), 0);
     }
 }

@@ -84,8 +84,8 @@ impl Stream {
     /// What the system says, and `Unsupported` where there is no plain socket.
     pub fn into_blocking(self) -> io::Result<BlockingStream> {
         match self {
-            Self::Tcp(socket) => {
-                let socket = socket.into_std()?;
+            Self::Tcp(socket) => Self::Fresh(socket.into_std()?).into_blocking(),
+            Self::Fresh(socket) => {
                 socket.set_nonblocking(false)?;
                 Ok(BlockingStream::Tcp(socket))
             }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
@@ -468,8 +467,8 @@ fn local_end(stream: &Stream, listener: &Listener) -> Option<Endpoint> {
 /// Urgent bytes stay where they were sent; a service that reads on past their
 /// mark ([`Stream::read_at_once`]) sees one stream.
 fn leave_urgent_bytes_inline(stream: &Stream) {
-    if let Some(socket) = stream.as_plain_socket() {
-        let _ = SockRef::from(socket).set_out_of_band_inline(true);
+    if let Some(socket) = stream.as_tcp() {
+        let _ = socket.set_out_of_band_inline(true);
     }
 }
 

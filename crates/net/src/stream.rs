@@ -2,7 +2,8 @@
 
 use std::io::{self, IoSlice, Read as _};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream as StdTcpStream};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,6 +19,9 @@ use crate::{Endpoint, TlsStream, UnwatchedSocket};
 pub enum Stream {
     /// A TCP connection without encryption.
     Tcp(TcpStream),
+    /// The same before the runtime watches it: it does once somebody reads or writes, or asks for it
+    /// ([`Stream::watch`]). Some connections end without ever having to wait.
+    Fresh(StdTcpStream),
     /// A Unix socket.
     Unix(UnixStream),
     /// TLS on another stream. Boxed, so that a stream without it is no larger than its socket.
@@ -53,15 +57,51 @@ impl Stream {
     }
 
     /// The plain TCP socket below, where content may be handed to the kernel
-    /// (`sendfile`, `splice`) without passing through this process.
+    /// (`sendfile`, `splice`) without passing through this process. None while it is fresh.
     pub fn as_plain_socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(socket) => Some(socket),
+            Self::Fresh(_)
+            | Self::Unix(_)
+            | Self::Tls(_)
+            | Self::Memory(_)
+            | Self::Unwatched(_)
+            | Self::Detached => None,
+        }
+    }
+
+    /// The plain TCP socket below, fresh or not, for calls that do not wait.
+    pub fn as_plain_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(socket) => Some(socket.as_fd()),
+            Self::Fresh(socket) => Some(socket.as_fd()),
             Self::Unix(_)
             | Self::Tls(_)
             | Self::Memory(_)
             | Self::Unwatched(_)
             | Self::Detached => None,
+        }
+    }
+
+    /// Has the runtime within which this is called watch a fresh stream from now on.
+    ///
+    /// # Errors
+    /// The runtime cannot; the connection is closed then.
+    pub fn watch(&mut self) -> io::Result<()> {
+        if matches!(self, Self::Fresh(_))
+            && let Self::Fresh(socket) = std::mem::replace(self, Self::Detached)
+        {
+            *self = Self::Tcp(TcpStream::from_std(socket)?);
+        }
+        Ok(())
+    }
+
+    /// A TCP socket, to be asked or told something.
+    pub(crate) fn as_tcp(&self) -> Option<SockRef<'_>> {
+        match self {
+            Self::Tcp(socket) => Some(SockRef::from(socket)),
+            Self::Fresh(socket) => Some(SockRef::from(socket)),
+            _ => None,
         }
     }
 
@@ -86,6 +126,7 @@ impl Stream {
         match self {
             Self::Tls(stream) => Some(stream),
             Self::Tcp(_)
+            | Self::Fresh(_)
             | Self::Unix(_)
             | Self::Memory(_)
             | Self::Unwatched(_)
@@ -96,13 +137,20 @@ impl Stream {
     /// Sends small writes at once instead of gathering them (TCP_NODELAY).
     /// A stream that is no TCP connection has nothing to set.
     pub fn set_nodelay(&self) {
-        match self {
-            Self::Tcp(socket) => {
-                // Failing only costs time, and only on a socket that is already broken.
-                let _ = socket.set_nodelay(true);
-            }
-            Self::Tls(stream) => stream.below().set_nodelay(),
-            Self::Unix(_) | Self::Memory(_) | Self::Unwatched(_) | Self::Detached => {}
+        if let Some(socket) = self.bottom().as_tcp() {
+            // Failing only costs time, and only on a socket that is already broken.
+            let _ = socket.set_tcp_nodelay(true);
+        }
+    }
+
+    /// Sends full packets only, and the last one with the end of the stream (TCP_CORK). Until that is
+    /// sent, what would be a smaller one waits, for 200 ms at most (tcp(7)).
+    /// A stream that is no TCP connection has nothing to set.
+    pub fn send_full_packets(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(socket) = self.bottom().as_tcp() {
+            // Failing only costs time, and only on a socket that is already broken.
+            let _ = socket.set_tcp_cork(true);
         }
     }
 
@@ -110,14 +158,10 @@ impl Stream {
     /// process is killed, or an end like any other (SO_LINGER with no time).
     /// A stream that is no TCP connection has nothing to set.
     pub fn set_reset_on_drop(&self, reset: bool) {
-        match self {
-            Self::Tcp(socket) => {
-                let linger = reset.then_some(Duration::ZERO);
-                // Failing leaves the ordinary end.
-                let _ = SockRef::from(socket).set_linger(linger);
-            }
-            Self::Tls(stream) => stream.below().set_reset_on_drop(reset),
-            Self::Unix(_) | Self::Memory(_) | Self::Unwatched(_) | Self::Detached => {}
+        if let Some(socket) = self.bottom().as_tcp() {
+            let linger = reset.then_some(Duration::ZERO);
+            // Failing leaves the ordinary end.
+            let _ = socket.set_linger(linger);
         }
     }
 
@@ -131,10 +175,10 @@ impl Stream {
     /// # Errors
     /// What the system says.
     pub fn read_at_once(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let Self::Tcp(socket) = self else {
+        let Some(socket) = self.as_tcp() else {
             return Ok(None);
         };
-        match (&*SockRef::from(socket)).read(buffer) {
+        match (&*socket).read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
             read => read.map(Some),
@@ -144,14 +188,14 @@ impl Stream {
     /// Whether the peer has ended a TCP connection, or it broke, and all that came was read: as the
     /// system knows it now, and the runtime may hear of it only later. `false` for other streams.
     pub fn is_over(&self) -> bool {
-        let socket = match self {
-            Self::Tcp(socket) => socket,
-            Self::Tls(stream) => return stream.is_over(),
-            Self::Unix(_) | Self::Memory(_) | Self::Unwatched(_) => return false,
-            Self::Detached => return true,
+        let Some(socket) = self.as_tcp() else {
+            return match self {
+                Self::Tls(stream) => stream.is_over(),
+                other => matches!(other, Self::Detached),
+            };
         };
         let mut byte = [MaybeUninit::uninit()];
-        match SockRef::from(socket).peek(&mut byte) {
+        match socket.peek(&mut byte) {
             Ok(length) => length == 0,
             Err(error) => !matches!(
                 error.kind(),
@@ -163,8 +207,8 @@ impl Stream {
     /// Has the kernel acknowledge what has come without waiting for something to send with it (TCP_QUICKACK).
     pub(crate) fn acknowledge_at_once(&self) {
         #[cfg(target_os = "linux")]
-        if let Self::Tcp(socket) = self {
-            let _ = SockRef::from(socket).set_tcp_quickack(true);
+        if let Some(socket) = self.as_tcp() {
+            let _ = socket.set_tcp_quickack(true);
         }
     }
 }
@@ -202,13 +246,17 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+        let stream = self.get_mut();
+        if let Err(error) = stream.watch() {
+            return Poll::Ready(Err(error));
+        }
+        match stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unwatched(socket) => socket.poll_read(buf),
-            Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Self::Fresh(_) | Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }
@@ -219,13 +267,17 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
+        let stream = self.get_mut();
+        if let Err(error) = stream.watch() {
+            return Poll::Ready(Err(error));
+        }
+        match stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unwatched(socket) => socket.poll_write(buf),
-            Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Self::Fresh(_) | Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -235,7 +287,11 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
+        let stream = self.get_mut();
+        if let Err(error) = stream.watch() {
+            return Poll::Ready(Err(error));
+        }
+        match stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
@@ -244,7 +300,7 @@ impl AsyncWrite for Stream {
                 let first = bufs.iter().find(|buf| !buf.is_empty());
                 socket.poll_write(first.map_or(&[], |buf| buf))
             }
-            Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Self::Fresh(_) | Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -254,6 +310,8 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
             Self::Memory(stream) => stream.is_write_vectored(),
+            // It will be watched by then.
+            Self::Fresh(_) => true,
             Self::Unwatched(_) | Self::Detached => false,
         }
     }
@@ -265,7 +323,7 @@ impl AsyncWrite for Stream {
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
             Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
             // What was written is the system's already.
-            Self::Unwatched(_) => Poll::Ready(Ok(())),
+            Self::Fresh(_) | Self::Unwatched(_) => Poll::Ready(Ok(())),
             Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -276,6 +334,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Fresh(socket) => Poll::Ready(socket.shutdown(Shutdown::Write)),
             Self::Unwatched(socket) => socket.poll_shutdown(),
             Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -41,23 +40,22 @@ impl Unwatched {
     /// What the system says; the connection is closed then.
     pub fn take(stream: &mut Stream, longest: Duration) -> io::Result<Option<Self>> {
         let bottom = stream.bottom_mut();
-        match std::mem::replace(bottom, Stream::Detached) {
-            Stream::Tcp(socket) => {
-                let socket = socket.into_std()?;
-                socket.set_read_timeout(Some(longest))?;
-                socket.set_nonblocking(false)?;
-                *bottom = Stream::Unwatched(UnwatchedSocket {
-                    socket,
-                    patience: Patience::None,
-                    calls_left: 0,
-                });
-                Ok(Some(Self(std::mem::replace(stream, Stream::Detached))))
-            }
+        let socket = match std::mem::replace(bottom, Stream::Detached) {
+            Stream::Tcp(socket) => socket.into_std()?,
+            Stream::Fresh(socket) => socket,
             other => {
                 *bottom = other;
-                Ok(None)
+                return Ok(None);
             }
-        }
+        };
+        socket.set_read_timeout(Some(longest))?;
+        socket.set_nonblocking(false)?;
+        *bottom = Stream::Unwatched(UnwatchedSocket {
+            socket,
+            patience: Patience::None,
+            calls_left: 0,
+        });
+        Ok(Some(Self(std::mem::replace(stream, Stream::Detached))))
     }
 
     /// Has the runtime watch the connection again.
@@ -80,10 +78,9 @@ impl Unwatched {
     /// # Errors
     /// The process has no descriptor left; `Unsupported` for a stream that cannot be taken.
     pub fn handle(stream: &Stream) -> io::Result<TcpStream> {
-        match stream.bottom() {
-            Stream::Tcp(socket) => Ok(socket.as_fd().try_clone_to_owned()?.into()),
-            _ => Err(io::ErrorKind::Unsupported.into()),
-        }
+        let socket = stream.bottom().as_plain_descriptor();
+        let socket = socket.ok_or(io::ErrorKind::Unsupported)?;
+        Ok(socket.try_clone_to_owned()?.into())
     }
 
     /// Reads what is there, decrypted; none at the end. However a peer sends, it waits once, and

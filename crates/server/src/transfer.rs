@@ -31,11 +31,14 @@ use wharf_vfs::{Download, Upload};
 #[cfg(target_os = "linux")]
 use self::fast_road::{Road, pour};
 #[cfg(target_os = "linux")]
-use self::sendfile::{THREADS, send_file};
+use self::sendfile::{THREADS, send_file, send_small};
 
 /// Bytes moved through one buffer at a time. At 256 KiB the cost of handing a
 /// write to a thread that may block is under a tenth of the write itself.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Bytes up to which a download is small: it is there at once, and its end with it.
+const SMALL_BYTES: usize = 16 * 1024;
 
 /// Most bytes of a refused upload that are taken in and forgotten. A client that
 /// stops at once has up to 10 MiB under way (the largest receive and send
@@ -189,12 +192,36 @@ pub async fn send(
     translation: Translation,
     control: &PumpControl,
 ) -> Result<(), TransferError> {
+    #[cfg(target_os = "linux")]
+    let start = match (
+        download.as_file(),
+        stream.as_plain_descriptor(),
+        translation,
+    ) {
+        (Some(file), Some(socket), Translation::None) => {
+            send_small(file, start, end, socket, control)?
+        }
+        _ => start,
+    };
+    if start < end {
+        stream.watch().map_err(TransferError::Connection)?;
+    }
     match (download.as_file(), stream.as_plain_socket(), translation) {
+        _ if start >= end => {}
         #[cfg(target_os = "linux")]
         (Some(file), Some(socket), Translation::None) => {
             send_file(file, start, end, socket, control, &THREADS).await?;
         }
-        _ => send_buffered(download, start, end, stream, translation, control).await?,
+        _ => {
+            if matches!(
+                usize::try_from(end.saturating_sub(start)),
+                Ok(..=SMALL_BYTES)
+            ) {
+                // With TLS the content, the end that it says, and the connection's are one packet.
+                stream.send_full_packets();
+            }
+            send_buffered(download, start, end, stream, translation, control).await?;
+        }
     }
     control.close(stream).await
 }

@@ -24,6 +24,8 @@ mod suite;
 mod tap;
 
 pub use resident::is_resident;
+#[cfg(target_os = "linux")]
+pub use resident::read_resident;
 pub use tap::{Meter, Poured, Stop, Tap};
 
 /// What a storage operation returns.

@@ -1,6 +1,8 @@
 //! Whether the content of a file is in memory, so that reading it waits for no disk.
 
 use std::fs::File;
+#[cfg(target_os = "linux")]
+use std::io;
 
 /// No page cache has smaller pieces.
 #[cfg(target_os = "linux")]
@@ -29,14 +31,36 @@ pub fn is_resident(_file: &File, _offset: u64, _length: usize) -> Option<bool> {
 /// Beyond the end there is nothing to wait for.
 #[cfg(target_os = "linux")]
 fn byte_is_resident(file: &File, offset: u64) -> Option<bool> {
-    use rustix::io::{Errno, ReadWriteFlags, preadv2};
-    let mut byte = [0];
-    let mut buffers = [std::io::IoSliceMut::new(&mut byte)];
-    match preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
+    match read_without_wait(file, offset, &mut [0]) {
         Ok(_) => Some(true),
-        Err(Errno::AGAIN) => Some(false),
+        Err(rustix::io::Errno::AGAIN) => Some(false),
         Err(_) => None,
     }
+}
+
+/// Reads from `offset` on as much as is in memory, or whatever is there where the file system
+/// cannot tell; the bytes read. Fewer than `buffer` has room for say nothing of the file's end.
+///
+/// # Errors
+/// What the system says of reading.
+#[cfg(target_os = "linux")]
+pub fn read_resident(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    use rustix::io::Errno;
+    match read_without_wait(file, offset, buffer) {
+        Ok(length) => Ok(length),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            std::os::unix::fs::FileExt::read_at(file, buffer, offset)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn read_without_wait(file: &File, offset: u64, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    let mut buffers = [io::IoSliceMut::new(buffer)];
+    preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT)
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -59,6 +83,19 @@ mod tests {
                 Some(true),
                 "{offset} {length}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_in_memory_is_read_wherever_the_file_is() {
+        let homes = [std::env::temp_dir(), "/dev/shm".into()];
+        for home in homes.into_iter().filter(|home| home.exists()) {
+            let file = tempfile::tempfile_in(home).expect("a file");
+            file.write_all_at(&[1, 2, 3, 4, 5], 0).expect("written");
+            let mut buffer = [0; 4];
+            assert_eq!(read_resident(&file, 2, &mut buffer).expect("read"), 3);
+            assert_eq!(buffer, [3, 4, 5, 0]);
+            assert_eq!(read_resident(&file, 5, &mut buffer).expect("read"), 0);
         }
     }
 }
