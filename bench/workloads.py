@@ -1,11 +1,13 @@
 """What is measured, and in which units."""
 
+import contextlib
 import json
 import subprocess
 import time
 from dataclasses import dataclass
 
 import processes
+import scheduling
 
 MIB = 1024 * 1024
 
@@ -47,6 +49,8 @@ class Load(Workload):
     """One call of the load generator, with the processor time that it costs the server."""
 
     has_limit = True
+    #: Whether client and server take turns, with nothing to do for the other one meanwhile.
+    in_turns = False
 
     def __init__(self, name, what, values, command, arguments, tls=False):
         super().__init__(name, what, values)
@@ -56,16 +60,23 @@ class Load(Workload):
         words = self.arguments(bench.options)
         return [*words, "--tls"] if self.tls else words
 
+    def place(self, bench, pid):
+        """Where the server and its clients run meanwhile."""
+        if self.in_turns and not bench.options.spread:
+            return scheduling.on_one_processor(pid)
+        return contextlib.nullcontext()
+
     def run(self, bench, server):
         # Whatever the first login costs (a hash of the password) is no part of it.
         bench.load(server, "login", "--count", 1)
-        before = settled_cpu(server.pid)
-        report = bench.load(server, self.command, *self.words(bench))
-        return self.value_of(report, settled_cpu(server.pid) - before)
+        with self.place(bench, server.pid):
+            before = settled_cpu(server.pid)
+            report = bench.load(server, self.command, *self.words(bench))
+            return self.value_of(report, settled_cpu(server.pid) - before)
 
     def run_limit(self, bench) -> dict:
         words = ["--certificate", bench.certificate] if self.tls else []
-        with bench.bare("converse", bench.home, *words) as (pid, address):
+        with bench.bare("converse", bench.home, *words) as (pid, address), self.place(bench, pid):
             before = settled_cpu(pid)
             words = ["--address", address, "--user", "anyone", "--password", "any", *self.words(bench)]
             report = bench.generator(self.command, *words)
@@ -117,7 +128,7 @@ class WithDigest(PlainStream):
 
 
 class Operations(Load):
-    """Things done one after the other."""
+    """Things done many at once or one behind the other."""
 
     def __init__(self, name, what, unit, command, arguments, tls=False):
         values = [Value("rate", f"{unit}/s"), Value("cpu", f"µs CPU/{unit}", less_is_better=True)]
@@ -126,6 +137,12 @@ class Operations(Load):
     def value_of(self, report, cpu):
         done = report["operations"]
         return {"rate": done / report["seconds"], "cpu": cpu * 1e6 / done}
+
+
+class Turns(Operations):
+    """Things done one after the other, each once the one before is answered."""
+
+    in_turns = True
 
 
 class Listing(Load):
@@ -321,19 +338,19 @@ ALL = {
         PlainStream("up", "upload, 1 stream", "upload", streams(1, 4, up=True)),
         PlainStream("up-32", "upload, 32 streams", "upload", streams(32, 2, up=True)),
         WithDigest("up-digest", "upload, 1 stream, with its digest", "upload", streams(1, 4, up=True)),
-        Operations("small-down", "4 KiB files down", "file", "small-down", lambda _: ["--files", 1000]),
-        Operations("small-up", "4 KiB files up", "file", "small-up", lambda _: ["--files", 3000]),
+        Turns("small-down", "4 KiB files down", "file", "small-down", lambda _: ["--files", 3000]),
+        Turns("small-up", "4 KiB files up", "file", "small-up", lambda _: ["--files", 3000]),
         Listing("list", "LIST", "LIST"),
         Listing("mlsd", "MLSD", "MLSD"),
-        Operations("noop", "NOOP in lockstep", "command", "noop", lambda _: ["--count", 30_000]),
+        Turns("noop", "NOOP in lockstep", "command", "noop", lambda _: ["--count", 30_000]),
         Operations("noop-batch", "NOOP in batches of 1,000", "command", "noop",
                    lambda _: ["--count", 300_000, "--batch", 1000]),
-        Operations("login", "login and QUIT", "login", "login", lambda _: ["--count", 300]),
+        Turns("login", "login and QUIT", "login", "login", lambda _: ["--count", 300]),
         Operations("logins", "login, 300 at once", "login", "login", lambda _: ["--count", 300, "--at-once", 300]),
         Stream("tls-down", "TLS download", "download", streams(1, 1), tls=True),
         Stream("tls-up", "TLS upload", "upload", streams(1, 1, up=True), tls=True),
-        Operations("tls-small-down", "TLS, 4 KiB files down", "file", "small-down", lambda _: ["--files", 300], tls=True),
-        Operations("tls-small-up", "TLS, 4 KiB files up", "file", "small-up", lambda _: ["--files", 300], tls=True),
+        Turns("tls-small-down", "TLS, 4 KiB files down", "file", "small-down", lambda _: ["--files", 1000], tls=True),
+        Turns("tls-small-up", "TLS, 4 KiB files up", "file", "small-up", lambda _: ["--files", 1000], tls=True),
         Idle("idle", "idle sessions"),
         Start("start", "start"),
         BesideSlow("beside-slow", "download beside 1,000 at 10 KB/s"),

@@ -5,10 +5,11 @@
 //! Wharf. It is a measure and no bound: a server that takes more trouble can be faster.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,11 +23,15 @@ use crate::limit::serve;
 /// Bytes that are read and written at a time.
 const PIECE_BYTES: u64 = 256 * 1024;
 
+/// Ports for data connections: a power of two, and all of them dynamic (RFC 6335 §6).
+const PORTS: u16 = 0x2000;
+
 /// Serves what is in `home` to whoever asks, and takes whatever comes.
 pub(crate) fn converse(home: &Path, certificate: Option<&Path>) -> Outcome<Value> {
     let host = Host {
         home: home.to_owned(),
         tls: certificate.map(accepting).transpose()?,
+        next_port: AtomicU16::new(0),
     };
     serve(move |socket| host.hold(socket))
 }
@@ -50,6 +55,7 @@ type Line = Wire<ServerConnection>;
 struct Host {
     home: PathBuf,
     tls: Option<Arc<ServerConfig>>,
+    next_port: AtomicU16,
 }
 
 /// A control connection.
@@ -99,7 +105,7 @@ impl Host {
                 "USER" => control.say(b"331 Password.\r\n")?,
                 "PASS" => control.say(b"230 Welcome.\r\n")?,
                 "EPSV" => {
-                    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+                    let listener = self.listen()?;
                     let port = listener.local_addr()?.port();
                     passive = Some(listener);
                     control.say(format!("229 Here (|||{port}|).\r\n").as_bytes())?;
@@ -118,6 +124,18 @@ impl Host {
             line.clear();
         }
         Ok(())
+    }
+
+    /// Listens on the next port that is free. Some thousands have been used within a minute, and
+    /// the system, asked for any, takes milliseconds to find one that has not.
+    fn listen(&self) -> io::Result<TcpListener> {
+        loop {
+            let next = self.next_port.fetch_add(1, Ordering::Relaxed) % PORTS;
+            match TcpListener::bind((Ipv4Addr::LOCALHOST, u16::MAX - next)) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                bound => return bound,
+            }
+        }
     }
 
     fn transfer(
