@@ -34,7 +34,7 @@ use super::{PumpControl, SMALL_BYTES, TransferError, shortened};
 /// short enough that other sessions get their turn.
 const PIECE_BYTES: u64 = 1024 * 1024;
 
-/// Bytes that a thread sends before it may be another's.
+/// Bytes that a thread sends before it is another's, where there are no more.
 const TURN_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Bytes that a thread sends before it looks whether it still should.
@@ -175,6 +175,7 @@ struct Thread {
     file: Arc<File>,
     socket: OwnedFd,
     control: PumpControl,
+    threads: &'static Semaphore,
     _place: SemaphorePermit<'static>,
 }
 
@@ -188,6 +189,7 @@ impl Thread {
     ) -> Option<Self> {
         Some(Self {
             _place: threads.try_acquire().ok()?,
+            threads,
             file: Arc::clone(file),
             socket: socket.as_fd().try_clone_to_owned().ok()?,
             control: control.clone(),
@@ -216,8 +218,13 @@ impl Thread {
     }
 
     fn send_corked(&self, mut offset: u64, end: u64) -> Result<u64, TransferError> {
-        let end = end.min(offset.saturating_add(TURN_BYTES));
+        let turn_end = offset.saturating_add(TURN_BYTES);
         while offset < end && !self.control.cancel.is_cancelled() {
+            // To take turns for no reason would have the downloads drift apart, and those of one
+            // file find its pages in the processor's cache no more.
+            if offset >= turn_end && self.threads.available_permits() == 0 {
+                break;
+            }
             let wanted = (end - offset).min(LOOK_BYTES);
             let count = usize::try_from(wanted).expect("LOOK_BYTES fits every usize");
             let moved = match send_some(&self.socket, &self.file, offset, count) {
@@ -271,6 +278,7 @@ mod tests {
 
     /// More than the tests of a process take.
     static PLENTY: Semaphore = Semaphore::const_new(100);
+    static ONE: Semaphore = Semaphore::const_new(1);
     static NONE: Semaphore = Semaphore::const_new(0);
 
     /// A file of so many bytes, and both ends of a connection.
@@ -312,19 +320,22 @@ mod tests {
         let full = full.expect("sent");
         assert!((8..setting.length()).contains(&full), "{full}");
         assert_eq!(setting.control.progress.bytes(), full - 7);
-        // Somebody reads: it goes on, and is another's after its turn.
-        let (thread, length) = (setting.thread(), setting.length());
+        // Somebody reads: it goes on, and is another's after its turn, as there are no more.
+        let length = setting.length();
         let mut got = vec![0; setting.content.len() - 7];
         let (sent, read) = tokio::join!(
             async {
-                let mut offset = thread.send(full, length).await.expect("sent");
-                assert!(offset <= full + TURN_BYTES);
+                let mut offset = full;
                 while offset < length {
                     setting.socket.writable().await.expect("open");
-                    let next =
-                        Thread::take(&setting.file, &setting.socket, &setting.control, &PLENTY);
-                    let next = next.expect("there is room");
-                    offset = next.send(offset, length).await.expect("sent");
+                    let next = Thread::take(&setting.file, &setting.socket, &setting.control, &ONE);
+                    let before = offset;
+                    offset = next
+                        .expect("free")
+                        .send(offset, length)
+                        .await
+                        .expect("sent");
+                    assert!(offset < before + TURN_BYTES + LOOK_BYTES);
                 }
                 offset
             },
