@@ -204,26 +204,34 @@ pub async fn send(
         _ => start,
     };
     if start < end {
-        stream.watch().map_err(TransferError::Connection)?;
+        send_rest(download, start, end, stream, translation, control).await?;
     }
+    control.close(stream).await
+}
+
+/// Sends what is left by the road that is there for it.
+async fn send_rest(
+    download: &Download,
+    start: u64,
+    end: u64,
+    stream: &mut Stream,
+    translation: Translation,
+    control: &PumpControl,
+) -> Result<(), TransferError> {
+    stream.watch().map_err(TransferError::Connection)?;
     match (download.as_file(), stream.as_plain_socket(), translation) {
-        _ if start >= end => {}
         #[cfg(target_os = "linux")]
         (Some(file), Some(socket), Translation::None) => {
-            send_file(file, start, end, socket, control, &THREADS).await?;
+            send_file(file, start, end, socket, control, &THREADS).await
         }
         _ => {
-            if matches!(
-                usize::try_from(end.saturating_sub(start)),
-                Ok(..=SMALL_BYTES)
-            ) {
+            if matches!(usize::try_from(end - start), Ok(..=SMALL_BYTES)) {
                 // With TLS the content, the end that it says, and the connection's are one packet.
                 stream.send_full_packets();
             }
-            send_buffered(download, start, end, stream, translation, control).await?;
+            send_buffered(download, start, end, stream, translation, control).await
         }
     }
-    control.close(stream).await
 }
 
 async fn send_buffered(
