@@ -43,9 +43,11 @@ def on_one_processor(server: int):
     before = os.sched_getaffinity(0)
     one = {min(before)}
     for pid in processes.tree(server):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread.name), one)
+        # Those of ended sessions may be gone by now.
+        with contextlib.suppress(FileNotFoundError):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread.name), one)
     os.sched_setaffinity(0, one)
     try:
         yield
