@@ -334,7 +334,11 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Fresh(socket) => Poll::Ready(socket.shutdown(Shutdown::Write)),
+            Self::Fresh(socket) => Poll::Ready(match socket.shutdown(Shutdown::Write) {
+                // The peer was faster; the runtime's own streams take it so, too.
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+                ended => ended,
+            }),
             Self::Unwatched(socket) => socket.poll_shutdown(),
             Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }

@@ -1,9 +1,9 @@
 //! The pump: moves bytes between a data stream and the virtual file system.
 //!
 //! One loop each way, with progress, a stall limit and cancellation. Which road
-//! a download takes depends on what the stream and the storage are: a plain
-//! socket and a local file go through `sendfile`; everything else through a
-//! buffer. Both give the same bytes.
+//! a download takes depends on what the stream and the storage are: with a plain
+//! socket and a local file it goes through `sendfile`, or is read and sent at once
+//! where it is small; everything else goes through a buffer. All give the same bytes.
 
 #[cfg(target_os = "linux")]
 mod decrypt;
@@ -226,7 +226,7 @@ async fn send_rest(
         }
         _ => {
             if matches!(usize::try_from(end - start), Ok(..=SMALL_BYTES)) {
-                // With TLS the content, the end that it says, and the connection's are one packet.
+                // With TLS there is little left to send behind the content, and it goes along.
                 stream.send_full_packets();
             }
             send_buffered(download, start, end, stream, translation, control).await

@@ -163,6 +163,48 @@ async fn every_road_of_a_download_gives_the_same_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_small_download_gives_the_same_bytes_by_every_road() {
+    let content = noise(20_000, 8);
+    let (_directory, disk) = on_disk(None);
+    let memory = vfs(Arc::new(MemoryStorage::default()), None);
+    for vfs in [disk, memory] {
+        let mut upload = start(&vfs, Disposition::Replace, None).await;
+        upload.write(content.clone().into()).await.expect("writes");
+        upload.commit().await.expect("commits");
+        let file = vfs.open(&path("file")).await.expect("opens");
+        for (wire, is_fresh) in [
+            (Wire::Clear, true),
+            (Wire::Clear, false),
+            (Wire::Encrypted, false),
+        ] {
+            for (start, end) in [
+                (0, 0),
+                (20_000, 20_000),
+                (19_999, 20_000),
+                (7, 4_103),
+                (0, 16_384),
+                (3_616, 20_000),
+                (0, 16_385),
+            ] {
+                let (mut client, mut stream) = wire.streams().await;
+                if is_fresh && let Stream::Tcp(socket) = stream {
+                    stream = Stream::Fresh(socket.into_std().expect("a socket"));
+                }
+                let control = control();
+                let sending = send(&file, start, end, &mut stream, Translation::None, &control);
+                let mut got = Vec::new();
+                let (sent, received) = tokio::join!(sending, client.read_to_end(&mut got));
+                sent.expect("sent");
+                received.expect("received");
+                let [from, to] = [start, end].map(|at| usize::try_from(at).expect("fits"));
+                assert!(got == content[from..to], "{wire:?} {start} {end}");
+                assert_eq!(control.progress.bytes(), end - start);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_by_the_fast_road_never_passes_the_quota() {
     for wire in Wire::ALL {
         let (_directory, vfs) = on_disk(Some(3_000_000));

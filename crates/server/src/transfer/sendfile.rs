@@ -7,9 +7,9 @@
 //! when its turn comes: 32 downloads at once took 10,000 changes of threads instead of 210,000
 //! for 16 GiB, and half the time.
 //!
-//! What is small is read and sent instead, and held back until the stream is closed, so that its
-//! bytes and their end are one packet, and the receiver is woken once: setting up `sendfile` costs
-//! more than copying so little.
+//! What is small is read and sent instead, and what fills no packet is held back until the stream
+//! is closed, so that the last packet carries the end, and the receiver is woken once less: setting
+//! up `sendfile` costs more than copying so little.
 
 use std::fs::File;
 use std::io;
@@ -34,11 +34,14 @@ use super::{PumpControl, SMALL_BYTES, TransferError, shortened};
 /// short enough that other sessions get their turn.
 const PIECE_BYTES: u64 = 1024 * 1024;
 
-/// Bytes that a thread sends before it is another's, where there are no more.
+/// Bytes that a thread sends before it is another's, where there are no more or its receiver takes little.
 const TURN_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Bytes that a thread sends before it looks whether it still should.
 const LOOK_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Bytes for which there is room at once where a receiver keeps up.
+const MUCH_BYTES: u64 = 256 * 1024;
 
 /// How long a thread waits for room. Dozens of downloads on two processors have each of them
 /// wait for some milliseconds; a receiver far away is better waited for without a thread.
@@ -123,8 +126,9 @@ fn send_some(
     Ok(u64::try_from(moved).unwrap_or(u64::MAX))
 }
 
-/// Sends what can be read and sent of a small transfer without waiting for anything, and returns
-/// where it ends. If that is all, it is held back for the end of the stream.
+/// Sends what can be read and sent of a small transfer without waiting, as far as the system can
+/// tell, and returns where it ends. If that is all, what fills no packet is held back for the end of
+/// the stream.
 pub(super) fn send_small(
     file: &File,
     start: u64,
@@ -197,8 +201,11 @@ impl Thread {
     }
 
     /// Sends from `offset` on, as long as the receiver takes what comes; returns how far it got.
-    async fn send(self, offset: u64, end: u64) -> Result<u64, TransferError> {
+    async fn send(mut self, offset: u64, end: u64) -> Result<u64, TransferError> {
         let cancel = self.control.cancel.clone();
+        // Nobody tells the thread when this future is dropped.
+        self.control.cancel = cancel.child_token();
+        let _ends_with_this = self.control.cancel.clone().drop_guard();
         let sending = tokio::task::spawn_blocking(move || self.run(offset, end));
         tokio::select! {
             biased;
@@ -219,10 +226,12 @@ impl Thread {
 
     fn send_corked(&self, mut offset: u64, end: u64) -> Result<u64, TransferError> {
         let turn_end = offset.saturating_add(TURN_BYTES);
+        let mut takes_much = true;
         while offset < end && !self.control.cancel.is_cancelled() {
             // To take turns for no reason would have the downloads drift apart, and those of one
             // file find its pages in the processor's cache no more.
-            if offset >= turn_end && self.threads.available_permits() == 0 {
+            let is_alone = self.threads.available_permits() > 0;
+            if offset >= turn_end && !(is_alone && takes_much) {
                 break;
             }
             let wanted = (end - offset).min(LOOK_BYTES);
@@ -235,6 +244,7 @@ impl Thread {
                 Err(error) => return Err(TransferError::Connection(error)),
             };
             offset = offset.saturating_add(moved);
+            takes_much = moved >= MUCH_BYTES;
             self.control.progress.add(moved);
             if moved < wanted && !self.has_room_soon() {
                 break;
@@ -258,6 +268,7 @@ impl Thread {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::mem::MaybeUninit;
     use std::time::Duration;
 
     use tokio::io::AsyncReadExt as _;
@@ -350,6 +361,44 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_thread_goes_on_past_its_turn_while_there_are_more_and_ends_with_its_future() {
+        static OWN: Semaphore = Semaphore::const_new(2);
+        let mut setting = setting(100_000_000).await;
+        let end = setting.length();
+        let reading = tokio::spawn(async move {
+            let mut sink = vec![0; 1 << 20];
+            while setting.client.read(&mut sink).await.expect("read") > 0 {}
+        });
+        let take = || Thread::take(&setting.file, &setting.socket, &setting.control, &OWN);
+        // A busy machine may keep the receiver waiting now and then.
+        let (mut longest, mut passes, mut offset) = (0, 0, 0);
+        while longest < TURN_BYTES + LOOK_BYTES && passes < 50 {
+            setting.socket.writable().await.expect("open");
+            let thread = take().expect("there is room");
+            let next = thread.send(offset, end).await.expect("sent");
+            longest = longest.max(next - offset);
+            (offset, passes) = if next == end {
+                (0, passes + 1)
+            } else {
+                (next, passes)
+            };
+        }
+        assert!(longest >= TURN_BYTES + LOOK_BYTES, "{longest}");
+        let before = setting.control.progress.bytes();
+        let mut sending = Box::pin(take().expect("there is room").send(0, end));
+        assert!(futures_util::poll!(&mut sending).is_pending());
+        drop(sending);
+        let free = OWN.acquire_many(2).await.expect("never closed");
+        assert!(setting.control.progress.bytes() < before + end);
+        assert!(
+            !setting.control.cancel.is_cancelled(),
+            "only the thread ends"
+        );
+        drop((free, setting.socket));
+        reading.await.expect("ends");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_thread_ends_with_the_file_the_receiver_or_the_transfer() {
         let shorter = setting(100_000).await;
         let sent = shorter.thread().send(0, 100_001).await;
@@ -393,8 +442,14 @@ mod tests {
         setting.client.read_exact(&mut got).await.expect("read");
         assert!(got == setting.content[8_000..]);
 
+        let begun = std::time::Instant::now();
         assert_eq!(small(&setting, 7, 9_000), 9_000);
         assert_eq!(setting.control.progress.bytes(), 1_000 + 8_993);
+        let held = SockRef::from(&setting.client).peek(&mut [MaybeUninit::uninit()]);
+        // The system holds it back for 200 ms at most.
+        if begun.elapsed() < Duration::from_millis(100) {
+            assert_eq!(held.expect_err("held").kind(), io::ErrorKind::WouldBlock);
+        }
         SockRef::from(&setting.socket)
             .shutdown(std::net::Shutdown::Write)
             .expect("open");
