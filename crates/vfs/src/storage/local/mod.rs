@@ -575,7 +575,6 @@ impl Inner {
             tree: Arc::clone(&self.tree),
             directory,
             target,
-            stood: standing.as_ref().map_or(0, Metadata::len),
             rights,
             options: self.options,
         };

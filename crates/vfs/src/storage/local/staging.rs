@@ -133,8 +133,6 @@ pub(super) struct Place {
     /// Held open, so that the writer stays with its directory when that is renamed.
     pub(super) directory: Dir,
     pub(super) target: PathBuf,
-    /// How long the file was that stood there when somebody last looked.
-    pub(super) stood: u64,
     /// What its commit may do there.
     pub(super) rights: Rights,
     pub(super) options: LocalOptions,
@@ -455,10 +453,16 @@ impl LocalStaged {
     /// Whether nothing is known of its commit that could take long.
     fn lands_quickly(&self, last: &LastPiece) -> bool {
         let place = self.end.place();
+        // Anything may have come to stand there since the upload began.
+        let replaces_little = || match look(&place.directory, &place.target) {
+            Ok(Some(old)) => old.len() <= MOST_REPLACED_AT_ONCE,
+            Ok(None) => true,
+            Err(_) => false,
+        };
         !place.options.durable
             && last.content.len() <= MOST_AT_ONCE
-            && place.stood <= MOST_REPLACED_AT_ONCE
             && place.tree.is_free()
+            && replaces_little()
     }
 
     fn land(&self, last: &LastPiece, approve: Approve) -> Result<Landed, NotLanded> {
@@ -515,7 +519,6 @@ impl Staged {
             target,
             rights,
             options,
-            ..
         } = &self.place;
         if options.durable {
             file.sync_data().map_err(refusal)?;
