@@ -129,13 +129,15 @@ impl Host {
     /// Listens on the next port that is free. Some thousands have been used within a minute, and
     /// the system, asked for any, takes milliseconds to find one that has not.
     fn listen(&self) -> io::Result<TcpListener> {
-        loop {
+        let mut bound = Err(io::ErrorKind::AddrInUse.into());
+        for _ in 0..PORTS {
             let next = self.next_port.fetch_add(1, Ordering::Relaxed) % PORTS;
-            match TcpListener::bind((Ipv4Addr::LOCALHOST, u16::MAX - next)) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                bound => return bound,
+            bound = TcpListener::bind((Ipv4Addr::LOCALHOST, u16::MAX - next));
+            if !matches!(&bound, Err(error) if error.kind() == io::ErrorKind::AddrInUse) {
+                break;
             }
         }
+        bound
     }
 
     fn transfer(
