@@ -230,8 +230,8 @@ impl Thread {
         while offset < end && !self.control.cancel.is_cancelled() {
             // To take turns for no reason would have the downloads drift apart, and those of one
             // file find its pages in the processor's cache no more.
-            let is_alone = self.threads.available_permits() > 0;
-            if offset >= turn_end && !(is_alone && takes_much) {
+            let are_more = self.threads.available_permits() > 0;
+            if offset >= turn_end && !(are_more && takes_much) {
                 break;
             }
             let wanted = (end - offset).min(LOOK_BYTES);
