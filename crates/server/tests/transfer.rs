@@ -18,7 +18,7 @@ use wharf_testkit::{Wire, noise};
 use wharf_vfs::storage::Storage;
 use wharf_vfs::storage::local::{LocalOptions, LocalStorage};
 use wharf_vfs::storage::memory::MemoryStorage;
-use wharf_vfs::{Disposition, Home, Ledger, NoJournal, Upload, UploadOptions, Vfs};
+use wharf_vfs::{Disposition, Download, Home, Ledger, NoJournal, Upload, UploadOptions, Vfs};
 
 fn vfs(storage: Arc<dyn Storage>, bytes: Option<u64>) -> Vfs {
     let ledger = Ledger::new(Usage::ZERO, true, Box::new(NoJournal));
@@ -133,17 +133,27 @@ async fn every_road_of_an_upload_gives_the_same_bytes_and_usage() {
     }
 }
 
+/// A file with that content on a disk, and one in memory.
+async fn on_each_storage(content: &[u8]) -> (tempfile::TempDir, [Download; 2]) {
+    let (directory, disk) = on_disk(None);
+    let memory = vfs(Arc::new(MemoryStorage::default()), None);
+    let stored = async |vfs: Vfs| {
+        let mut upload = start(&vfs, Disposition::Replace, None).await;
+        let content = content.to_vec().into();
+        upload.write(content).await.expect("writes");
+        upload.commit().await.expect("commits");
+        vfs.open(&path("file")).await.expect("opens")
+    };
+    let files = [stored(disk).await, stored(memory).await];
+    (directory, files)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_road_of_a_download_gives_the_same_bytes() {
     // More than any road moves at a time.
     let content = noise(90_000_000, 8);
-    let (_directory, disk) = on_disk(None);
-    let memory = vfs(Arc::new(MemoryStorage::default()), None);
-    for vfs in [disk, memory] {
-        let mut upload = start(&vfs, Disposition::Replace, None).await;
-        upload.write(content.clone().into()).await.expect("writes");
-        upload.commit().await.expect("commits");
-        let file = vfs.open(&path("file")).await.expect("opens");
+    let (_directory, files) = on_each_storage(&content).await;
+    for file in files {
         let (mut client, mut stream) = Wire::Clear.streams().await;
         let control = control();
         let sending = send(
@@ -165,13 +175,8 @@ async fn every_road_of_a_download_gives_the_same_bytes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_download_gives_the_same_bytes_by_every_road() {
     let content = noise(20_000, 8);
-    let (_directory, disk) = on_disk(None);
-    let memory = vfs(Arc::new(MemoryStorage::default()), None);
-    for vfs in [disk, memory] {
-        let mut upload = start(&vfs, Disposition::Replace, None).await;
-        upload.write(content.clone().into()).await.expect("writes");
-        upload.commit().await.expect("commits");
-        let file = vfs.open(&path("file")).await.expect("opens");
+    let (_directory, files) = on_each_storage(&content).await;
+    for file in files {
         for (wire, is_fresh) in [
             (Wire::Clear, true),
             (Wire::Clear, false),
