@@ -26,7 +26,7 @@ const ANY_WRITE: Permissions = Permissions::WRITE
     .union(Permissions::APPEND)
     .union(Permissions::OVERWRITE);
 
-/// The descriptors of an upload: its file, and the directory that it stays in.
+/// Most descriptors of an upload: its file, and the directory that it stays in.
 const UPLOAD_DESCRIPTORS: usize = 2;
 
 /// What one account sees, may do and may fill. Cheap to clone.

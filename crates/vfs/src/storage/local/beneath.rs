@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use cap_std::fs::{Dir, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
@@ -218,28 +219,29 @@ pub(super) fn meets_no_link(_root: &Dir, _path: &Path) -> bool {
 /// As [`parent`], if the directory is in memory, on the file system of `root`, with no link on the
 /// way. None says nothing about it.
 #[cfg(target_os = "linux")]
-pub(super) fn near_parent(root: &Dir, path: &VirtualPath) -> Option<(Dir, PathBuf)> {
+pub(super) fn near_parent(root: &Arc<Dir>, path: &VirtualPath) -> Option<(Arc<Dir>, PathBuf)> {
     use rustix::fs::{Mode, ResolveFlags, openat2};
     let (above, name) = (path.parent()?, path.file_name()?);
     let name = PathBuf::from(OsStr::from_bytes(name));
     if above.is_root() {
-        return Some((root.try_clone().ok()?, name));
+        return Some((Arc::clone(root), name));
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve =
         BENEATH | ResolveFlags::CACHED | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
     let opened = openat2(
-        root,
+        &**root,
         relative(path).ok()?.parent()?,
         flags,
         Mode::empty(),
         resolve,
     );
-    Some((Dir::from_std_file(File::from(opened.ok()?)), name))
+    let above = Dir::from_std_file(File::from(opened.ok()?));
+    Some((Arc::new(above), name))
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn near_parent(_root: &Dir, _path: &VirtualPath) -> Option<(Dir, PathBuf)> {
+pub(super) fn near_parent(_root: &Arc<Dir>, _path: &VirtualPath) -> Option<(Arc<Dir>, PathBuf)> {
     None
 }
 

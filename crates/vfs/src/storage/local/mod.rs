@@ -70,7 +70,7 @@ pub struct LocalOptions {
 pub struct LocalStorage(Arc<Inner>);
 
 struct Inner {
-    root: Dir,
+    root: Arc<Dir>,
     /// What is in memory can be opened and read without waiting for anything.
     never_waits: bool,
     tree: Arc<Tree>,
@@ -83,7 +83,7 @@ impl LocalStorage {
     pub fn new(root: Dir, options: LocalOptions) -> Self {
         Self(Arc::new(Inner {
             never_waits: never_waits(&root),
-            root,
+            root: Arc::new(root),
             tree: Arc::default(),
             turns: Arc::default(),
             options,
@@ -124,7 +124,7 @@ fn while_wanted<'a, T: Send + 'static>(
 
 /// A name in a directory.
 struct Name {
-    directory: Dir,
+    directory: Arc<Dir>,
     target: PathBuf,
     /// What is there, a link as itself.
     standing: Option<Metadata>,
@@ -555,7 +555,7 @@ impl Inner {
         let (directory, target) = parent_for_new(&self.root, path)?;
         let name = Name {
             standing: look(&directory, &target)?,
-            directory,
+            directory: Arc::new(directory),
             target,
         };
         self.survey_at(name, rights)

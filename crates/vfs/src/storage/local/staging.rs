@@ -1,6 +1,7 @@
 //! Files in the making on a disk: staged beside their target, or written in place.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -100,21 +101,22 @@ pub(super) fn parked_name(name: &Path) -> PathBuf {
 /// `prefix` and the target's name, cut at the file system's limit. A name that
 /// is too long is told apart by a hash of the whole.
 fn own_name(prefix: &str, name: &Path) -> PathBuf {
-    let name = name.as_os_str().as_bytes();
-    let mut bytes = prefix.as_bytes().to_vec();
-    if prefix.len() + name.len() <= wharf_model::FileName::MAX_BYTES {
-        bytes.extend_from_slice(name);
+    let length = prefix.len() + name.as_os_str().len();
+    let mut own = OsString::with_capacity(length);
+    own.push(prefix);
+    if length <= wharf_model::FileName::MAX_BYTES {
+        own.push(name);
     } else {
         let mut hasher = Hasher::new(wharf_model::DigestAlgorithm::Blake3);
-        hasher.update(name);
-        bytes.extend_from_slice(b"-");
-        bytes.extend_from_slice(hasher.finish().to_string().as_bytes());
+        hasher.update(name.as_os_str().as_bytes());
+        own.push("-");
+        own.push(hasher.finish().to_string());
     }
-    PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
+    own.into()
 }
 
 /// `.wharf-staged.<16 digits>.<target>`; the digits tell parallel uploads apart.
-fn staged_name(target: &Path) -> Result<PathBuf, Refusal> {
+pub(super) fn staged_name(target: &Path) -> Result<PathBuf, Refusal> {
     let random = getrandom::u64().map_err(|error| Refusal::Io(io::Error::other(error)))?;
     Ok(own_name(&format!("{STAGED}{random:016x}."), target))
 }
@@ -131,7 +133,7 @@ pub(super) fn target_of_staged(name: &[u8]) -> Option<&[u8]> {
 pub(super) struct Place {
     pub(super) tree: Arc<Tree>,
     /// Held open, so that the writer stays with its directory when that is renamed.
-    pub(super) directory: Dir,
+    pub(super) directory: Arc<Dir>,
     pub(super) target: PathBuf,
     /// What its commit may do there.
     pub(super) rights: Rights,

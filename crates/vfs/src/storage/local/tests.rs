@@ -2,6 +2,8 @@
 //! and that the ledger always says what a walk of the disk finds.
 
 use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -16,7 +18,8 @@ use wharf_model::{
 };
 
 use crate::quota::tests::Memory;
-use crate::storage::local::beneath::outlive;
+use crate::storage::local::beneath::{PARKED, STAGED, outlive};
+use crate::storage::local::staging::{parked_name, staged_name};
 use crate::storage::local::turn::Turns;
 use crate::storage::local::{LocalOptions, LocalStorage};
 use crate::{Disposition, Home, Ledger, Upload, UploadOptions, Vfs};
@@ -1330,7 +1333,7 @@ async fn a_small_upload_waits_for_no_other_thread_unless_all_workers_would() {
         root.symlink(target, name).expect("linked");
     }
     let storage = LocalStorage(Arc::new(super::Inner {
-        root,
+        root: Arc::new(root),
         never_waits: true,
         tree: Arc::default(),
         turns: Arc::new(Turns::alone(&TAKEN)),
@@ -1419,4 +1422,24 @@ async fn names_of_the_greatest_length_are_uploaded_parked_and_resumed() {
     upload.commit().await.expect("commits");
     assert_eq!(fixture.read(&name[1..]), b"newer");
     fixture.assert_exact().await;
+}
+
+#[test]
+fn names_of_our_own_are_never_too_long_and_say_the_target_wherever_they_can() {
+    for length in 1..=255 {
+        let target = "n".repeat(length);
+        let name = Path::new(&target);
+        let staged = staged_name(name).expect("random");
+        let parked = parked_name(name);
+        for (own, prefix) in [(staged, STAGED.len() + 17), (parked, PARKED.len())] {
+            let own = own.into_os_string().into_vec();
+            assert!(own.len() <= 255, "{length}");
+            let fits = prefix + length <= 255;
+            assert_eq!(
+                own.get(prefix..) == Some(target.as_bytes()),
+                fits,
+                "{length}"
+            );
+        }
+    }
 }
