@@ -126,14 +126,14 @@ pub(crate) fn reply(input: &[u8]) {
     for reply in &replies {
         assert!((100..660).contains(&reply.code().as_u16()));
         assert!(reply.lines().len() <= MAX_REPLY_LINES + 1);
-        let mut wire = BytesMut::new();
+        let mut wire = Vec::new();
         reply.encode(&mut wire);
         let (again, error) = decode_replies(&wire, wire.len());
         let [again] = again.as_slice() else {
             panic!("one reply is one reply, not {again:?} and {error:?}");
         };
         assert_eq!((again.code(), again.text()), (reply.code(), reply.text()));
-        let mut rewritten = BytesMut::new();
+        let mut rewritten = Vec::new();
         again.encode(&mut rewritten);
         assert_eq!(rewritten, wire);
         parse_quoted_path(reply.text());

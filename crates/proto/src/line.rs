@@ -4,7 +4,7 @@
 //! client may send interrupt and synch signals before `ABOR`, and a byte 0xFF
 //! of a name arrives doubled.
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 
 /// Longest command line that a server takes, in bytes without its line end.
 pub const MAX_COMMAND_BYTES: usize = 8 * 1024;
@@ -72,15 +72,21 @@ impl LineDecoder {
     /// Takes bytes from the front of `buffer` up to the end of the next line.
     /// `None` when no line ends in it; then all of it was taken.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Option<Line> {
-        let end = buffer.iter().position(|byte| *byte == b'\n');
-        let Some(end) = end else {
-            let part = buffer.split();
-            part.iter().for_each(|byte| self.take(*byte));
-            return None;
-        };
-        let part = buffer.split_to(end + 1);
-        part.iter().take(end).for_each(|byte| self.take(*byte));
-        Some(self.finish())
+        let mut rest = &buffer[..];
+        let line = self.read(&mut rest);
+        let taken = buffer.len() - rest.len();
+        buffer.advance(taken);
+        line
+    }
+
+    /// The same from bytes that lie elsewhere. `bytes` is what is behind the line then, and empty where
+    /// there is none.
+    pub fn read(&mut self, bytes: &mut &[u8]) -> Option<Line> {
+        let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+        self.take(parts.next().unwrap_or_default());
+        let rest = parts.next();
+        *bytes = rest.unwrap_or_default();
+        rest.map(|_| self.finish())
     }
 
     /// Whether the line that has not ended yet is over the bound already: its
@@ -89,7 +95,21 @@ impl LineDecoder {
         self.overlong
     }
 
-    fn take(&mut self, byte: u8) {
+    /// Takes a part of a line in: at once where no byte of it can mean something else.
+    fn take(&mut self, part: &[u8]) {
+        let plain = matches!(self.telnet, Telnet::Off | Telnet::Data)
+            && !self.after_carriage_return
+            && self.line.len() + part.len() <= self.max_bytes
+            && !part.iter().any(|byte| matches!(*byte, IAC | 0));
+        if plain {
+            self.line.extend_from_slice(part);
+            self.after_carriage_return = part.last() == Some(&b'\r');
+        } else {
+            part.iter().for_each(|byte| self.take_byte(*byte));
+        }
+    }
+
+    fn take_byte(&mut self, byte: u8) {
         match self.telnet {
             Telnet::Off => self.push(byte),
             Telnet::Data if byte == IAC => self.telnet = Telnet::ExpectCommand,
@@ -212,6 +232,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_part_is_taken_as_its_bytes_are(
+            input in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(0u8), Just(255u8), any::<u8>()], 0..24),
+            first in 0usize..24,
+        ) {
+            let parts = input.split_at(first.min(input.len()));
+            let [mut by_parts, mut by_bytes] = [LineDecoder::new(16), LineDecoder::new(16)];
+            by_parts.take(parts.0);
+            by_parts.take(parts.1);
+            input.iter().for_each(|byte| by_bytes.take_byte(*byte));
+            prop_assert_eq!(by_parts.finish(), by_bytes.finish());
+        }
+
         #[test]
         fn chunking_never_changes_the_lines(
             input in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(0u8), Just(255u8), any::<u8>()], 0..80),

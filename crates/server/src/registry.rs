@@ -7,13 +7,15 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use wharf_model::{AccountId, AccountName, SessionId, VirtualPath};
 
 use crate::door::Protocol;
@@ -41,9 +43,36 @@ struct Record {
     protocol: Protocol,
     peer: SocketAddr,
     started: Instant,
-    kick: CancellationToken,
+    kick: Kick,
     // The session writes it and administration reads it; never held across an await.
     state: Mutex<State>,
+}
+
+/// What asks a session to end: a flag, and who waits for it. The waiter is polled whenever its task is
+/// woken, by each command, so it takes no lock.
+#[derive(Debug, Default)]
+struct Kick {
+    given: AtomicBool,
+    waiter: AtomicWaker,
+}
+
+impl Kick {
+    fn give(&self) {
+        self.given.store(true, Ordering::Release);
+        self.waiter.wake();
+    }
+
+    async fn felt(&self) {
+        poll_fn(|context| {
+            // Before the flag is read, so that a kick between the two wakes this.
+            self.waiter.register(context.waker());
+            match self.given.load(Ordering::Acquire) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
 }
 
 #[derive(Debug)]
@@ -77,7 +106,7 @@ impl Registry {
             protocol,
             peer,
             started: now,
-            kick: CancellationToken::new(),
+            kick: Kick::default(),
             state: Mutex::new(State {
                 account: None,
                 encrypted: false,
@@ -112,7 +141,7 @@ impl Registry {
     pub fn kick(&self, id: SessionId) -> bool {
         let record = locked(&self.0.live).get(&id).map(Arc::clone);
         record.is_some_and(|record| {
-            record.kick.cancel();
+            record.kick.give();
             true
         })
     }
@@ -198,13 +227,14 @@ impl LiveSession {
     }
 
     /// Notes that the client has asked for something.
-    pub fn note_activity(&self) {
-        locked(&self.record.state).last_active = Instant::now();
+    pub fn note_activity(&self, now: Instant) {
+        locked(&self.record.state).last_active = now;
     }
 
-    /// Waits until the session is asked to end. Dropping the future is safe.
+    /// Waits until the session is asked to end. Of several tasks that wait, only the one that did so
+    /// last is woken. Dropping the future is safe.
     pub async fn kicked(&self) {
-        self.record.kick.cancelled().await;
+        self.record.kick.felt().await;
     }
 
     /// Where its transfers are taken in.
@@ -448,12 +478,20 @@ mod tests {
         assert_eq!(registry.sessions_so_far(), 1);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_kick_reaches_its_session_and_no_other() {
         let registry = Registry::new();
         let first = registry.enter(Protocol::Ftp, peer());
         let second = registry.enter(Protocol::Ftp, peer());
-        assert!(registry.kick(second.id()));
+        let (elsewhere, id) = (registry.clone(), second.id());
+        // It begins once this waits.
+        let kick = tokio::spawn(async move { elsewhere.kick(id) });
+        let began = Instant::now();
+        let kicked = tokio::time::timeout(Duration::from_secs(60), second.kicked());
+        kicked.await.expect("kicked");
+        // Nothing but the kick has woken it.
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(kick.await.expect("no panic"));
         second.kicked().await;
         assert!(futures_util::FutureExt::now_or_never(first.kicked()).is_none());
         assert!(!registry.kick(SessionId(3)));

@@ -15,8 +15,10 @@ mod sendfile;
 mod splice;
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -112,6 +114,14 @@ impl PumpControl {
         &self,
         operation: impl Future<Output = io::Result<T>>,
     ) -> Result<T, TransferError> {
+        if self.cancel.is_cancelled() {
+            return Err(TransferError::Cancelled);
+        }
+        let mut operation = pin!(operation);
+        // What does not have to wait needs no timer.
+        if let Poll::Ready(result) = futures_util::poll!(operation.as_mut()) {
+            return result.map_err(TransferError::Connection);
+        }
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(TransferError::Cancelled),

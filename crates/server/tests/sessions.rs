@@ -88,6 +88,24 @@ async fn a_line_that_comes_byte_by_byte_puts_no_timeout_off() {
 }
 
 #[tokio::test]
+async fn a_quiet_session_hears_at_once_what_it_is_called_to() {
+    let setting = setting().await;
+    let mut kicked = setting.log_in().await;
+    let mut drained = setting.log_in().await;
+    tokio::time::pause();
+    // Longer than anything lasts that a session looks at behind a command.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let called = Instant::now();
+    let registry = setting.door.registry();
+    assert!(registry.kick(registry.sessions()[0].id));
+    kicked.expect("421").await;
+    assert_eq!(called.elapsed(), Duration::ZERO);
+    setting.drain.begin();
+    drained.expect("421").await;
+    assert_eq!(called.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
 async fn a_client_that_takes_no_replies_is_given_up() {
     let setting = setting().await;
     let mut client = setting.log_in().await;

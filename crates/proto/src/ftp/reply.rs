@@ -70,6 +70,10 @@ impl ReplyCode {
         self.0
     }
 
+    fn digits(self) -> [u8; 3] {
+        [100, 10, 1].map(|place| b'0' + u8::try_from(self.0 / place % 10).unwrap_or_default())
+    }
+
     /// 1xx: another reply follows.
     pub fn is_preliminary(self) -> bool {
         self.0 / 100 == 1
@@ -145,10 +149,12 @@ impl Reply {
     /// Appends the reply to `out`. A middle line that starts with a digit gets
     /// a space before it, so that none can be taken for the last (RFC 959
     /// §4.2); a byte 0xFF is doubled only by clients, so it goes as it is.
-    pub fn encode(&self, out: &mut BytesMut) {
-        let mut code = Vec::with_capacity(3);
-        crate::time::push_digits(&mut code, u32::from(self.code.0), 3);
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        // The code or what stands for it, and the line end.
+        const AROUND: usize = 6;
+        let code = self.code.digits();
         let last = self.lines.len().saturating_sub(1);
+        out.reserve(self.lines.iter().map(|line| line.len() + AROUND).sum());
         for (index, line) in self.lines.iter().enumerate() {
             if index == last {
                 out.extend_from_slice(&code);
@@ -323,9 +329,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn encoded(reply: &Reply) -> Vec<u8> {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         reply.encode(&mut out);
-        out.to_vec()
+        out
     }
 
     #[test]

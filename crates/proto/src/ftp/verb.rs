@@ -5,7 +5,7 @@
 
 use wharf_model::Permissions;
 
-/// A command's name, one for each row of [`VERBS`].
+/// A command's name, one for each row of [`VERBS`] and in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is described by its row in VERBS")]
 #[rustfmt::skip]
@@ -92,7 +92,7 @@ use Phase::Always;
 const EITHER_WRITE: Permissions = Permissions::WRITE.union(Permissions::OVERWRITE);
 const EITHER_APPEND: Permissions = Permissions::WRITE.union(Permissions::APPEND);
 
-/// Every verb, in alphabetical order.
+/// Every verb, in alphabetical order, by which [`VerbInfo::find`] finds it.
 #[rustfmt::skip]
 pub static VERBS: &[VerbInfo] = &[
     VerbInfo { verb: Verb::Abor, names: &["ABOR"], source: "RFC 959 §4.1.3", phase: Always, during_transfer: Heard, help: "stop the running transfer", ..ROW },
@@ -152,17 +152,28 @@ pub static VERBS: &[VerbInfo] = &[
     VerbInfo { verb: Verb::Xsha512, names: &["XSHA512"], source: "pragmatic", syntax: "<path> [<start> [<end>]]", argument: Required, permission: Permissions::READ, feature: Some("XSHA512"), help: "SHA-512 of a file", ..ROW },
 ];
 
+/// Bytes of the longest name in [`VERBS`].
+const LONGEST_NAME: usize = 7;
+
+// The last verb has the last row, so that each has one.
+const _: () = assert!(Verb::Xsha512 as usize + 1 == VERBS.len());
+
 /// Features that belong to no single verb (RFC 3659 §6, RFC 2640 §3.2).
 pub const FEATURES_WITHOUT_VERB: [&str; 3] = ["SITE PARTIAL", "TVFS", "UTF8"];
 
 impl VerbInfo {
     /// The row of the verb called `name`, in any case.
     pub fn find(name: &[u8]) -> Option<&'static Self> {
-        VERBS.iter().find(|row| {
-            row.names
-                .iter()
-                .any(|known| known.as_bytes().eq_ignore_ascii_case(name))
-        })
+        let mut capitals = [0; LONGEST_NAME];
+        let capitals = capitals.get_mut(..name.len())?;
+        capitals.copy_from_slice(name);
+        capitals.make_ascii_uppercase();
+        let usual = VERBS.binary_search_by(|row| row.name().as_bytes().cmp(capitals));
+        if let Some(row) = usual.ok().and_then(|index| VERBS.get(index)) {
+            return Some(row);
+        }
+        let is_called = |row: &&Self| row.names.iter().any(|known| known.as_bytes() == capitals);
+        VERBS.iter().find(is_called)
     }
 
     /// The verb's usual name, in capitals.
@@ -175,9 +186,8 @@ impl Verb {
     /// The verb's row.
     pub fn info(self) -> &'static VerbInfo {
         VERBS
-            .iter()
-            .find(|row| row.verb == self)
-            .expect("every verb has a row; a test holds it")
+            .get(self as usize)
+            .expect("every verb has a row, in the same order; a test holds it")
     }
 }
 
@@ -219,6 +229,10 @@ mod tests {
             assert_eq!(row.verb.info().name(), row.name());
             assert_eq!(format!("{:?}", row.verb).to_uppercase(), row.name());
         }
+        assert_eq!(
+            names.iter().map(|name| name.len()).max(),
+            Some(LONGEST_NAME)
+        );
         let usual: Vec<&str> = VERBS.iter().map(VerbInfo::name).collect();
         assert!(usual.is_sorted());
     }
@@ -230,7 +244,16 @@ mod tests {
             VerbInfo::find(b"stor").map(|row| row.verb),
             Some(Verb::Stor)
         );
+        for row in VERBS {
+            for name in row.names {
+                let small = name.to_ascii_lowercase();
+                let found = VerbInfo::find(small.as_bytes()).map(|row| row.verb);
+                assert_eq!(found, Some(row.verb), "{name}");
+            }
+        }
         assert!(VerbInfo::find(b"STORX").is_none());
+        assert!(VerbInfo::find(b"STO").is_none());
+        assert!(VerbInfo::find(b"XSHA2567").is_none());
         assert!(VerbInfo::find(b"").is_none());
     }
 }

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use wharf_proto::line::{Line, LineDecoder, MAX_COMMAND_BYTES};
 use crate::ftp::refusal::reply_to_bad_command;
 use crate::ftp::running::{Finished, Rest, Running, Step};
 use crate::ftp::session::{Outcome, Session};
+use crate::ftp::within;
 
 /// Most command lines that wait for the end of a transfer. Beyond it the
 /// session stops reading, and TCP makes the client wait.
@@ -54,7 +56,7 @@ pub(crate) struct Control {
     input: BytesMut,
     /// More may have come than the last read took, and nobody will say so.
     perhaps_at_mark: bool,
-    output: BytesMut,
+    output: Vec<u8>,
 }
 
 impl Control {
@@ -64,12 +66,15 @@ impl Control {
             decoder: LineDecoder::new(MAX_COMMAND_BYTES),
             input: BytesMut::new(),
             perhaps_at_mark: false,
-            output: BytesMut::new(),
+            output: Vec::new(),
         }
     }
 
     /// A line that has arrived already.
     fn buffered_line(&mut self) -> Option<Line> {
+        if self.input.is_empty() {
+            return None;
+        }
         let line = self.decoder.decode(&mut self.input);
         if self.input.is_empty() {
             // An idle session holds no buffer.
@@ -83,20 +88,22 @@ impl Control {
         if let Some(line) = self.buffered_line() {
             return Ok(Heard::Line(line));
         }
-        if poll_fn(|cx| self.poll_read(cx)).await? == 0 {
-            return Ok(Heard::End);
-        }
-        Ok(self.buffered_line().map_or(Heard::Part, Heard::Line))
+        poll_fn(|cx| self.poll_read(cx)).await
     }
 
-    /// Reads what there is through a buffer that is gone while it waits.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut chunk = [0; READ_BYTES];
-        let mut chunk = ReadBuf::new(&mut chunk);
+    /// Reads what there is, with nothing left over before it, through a buffer that is gone while it waits.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Heard>> {
+        let mut chunk = [MaybeUninit::uninit(); READ_BYTES];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk))?;
-        self.input.extend_from_slice(chunk.filled());
+        let mut arrived = chunk.filled();
+        if arrived.is_empty() {
+            return Poll::Ready(Ok(Heard::End));
+        }
         self.perhaps_at_mark = true;
-        Poll::Ready(Ok(chunk.filled().len()))
+        let line = self.decoder.read(&mut arrived);
+        self.input.extend_from_slice(arrived);
+        Poll::Ready(Ok(line.map_or(Heard::Part, Heard::Line)))
     }
 
     /// Reads what is behind the mark at which the last read may have ended.
@@ -127,9 +134,9 @@ impl Control {
             self.stream.write_all(&output).await?;
             self.stream.flush().await
         };
-        tokio::time::timeout(REPLY_PATIENCE, sending)
+        within(REPLY_PATIENCE, sending)
             .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Sends what is queued and closes, so that the client reads the last reply.
@@ -197,7 +204,11 @@ impl Alarm {
         let Some(due) = due else {
             return std::future::pending().await;
         };
-        while Instant::now() < due {
+        loop {
+            // The clock is read only once it has rung.
+            if self.0.is_elapsed() && Instant::now() >= due {
+                return;
+            }
             if self.0.is_elapsed() || self.0.deadline() > due {
                 self.0.as_mut().reset(due);
             }
@@ -287,6 +298,10 @@ impl Loop {
             stepped,
             ..
         } = self;
+        // As most of the time: there is nothing to wait for beside it.
+        if running.is_none() {
+            return control.flush().await;
+        }
         let flushing = control.flush();
         tokio::pin!(flushing);
         loop {
@@ -311,19 +326,19 @@ impl Loop {
             let Self {
                 control,
                 running,
-                drain,
                 draining,
                 session,
                 alarm,
                 ..
             } = self;
+            let calls = session.calls();
             tokio::select! {
                 // The transfer comes last: one that never has to wait uses up what the runtime
                 // gives a task at a time, and nothing behind it would be heard. And a client that
                 // is gone is seen before the end of what it was sending.
                 biased;
-                () = drain.begun(), if !*draining => return Event::DrainBegun,
-                () = session.live().kicked() => return Event::Kicked,
+                () = calls.drain_begun(), if !*draining => return Event::DrainBegun,
+                () = calls.kicked() => return Event::Kicked,
                 heard = control.hear(), if may_read => match heard {
                     Ok(Heard::Line(line)) => return Event::Line(line),
                     // The rest may stand behind a mark, however long ago the last line came.
@@ -371,7 +386,7 @@ impl Loop {
         match event {
             Event::Line(line) => {
                 self.last_activity = Instant::now();
-                self.session.live().note_activity();
+                self.session.live().note_activity(self.last_activity);
                 let flow = self.on_line(line).await;
                 if flow != Flow::Continue {
                     return flow;

@@ -21,7 +21,7 @@ use wharf_net::{
     Resumption, Stream, TicketOwner, TlsServer, read_proxy,
 };
 
-use crate::ftp::DataBinding;
+use crate::ftp::{DataBinding, within};
 
 /// How long a client is left to connect and to send its command, as most do at once. Then the
 /// connection is there when it is wanted, and nobody had to be woken to see it come. Where somebody
@@ -292,9 +292,9 @@ impl DataChannel {
                 }
             }
         };
-        tokio::time::timeout(patience, connecting)
+        within(patience, connecting)
             .await
-            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+            .unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
     }
 }
 

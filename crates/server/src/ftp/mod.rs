@@ -15,10 +15,11 @@ mod session;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tracing::Instrument as _;
 use wharf_net::{
@@ -31,7 +32,7 @@ use crate::door::{Door, Protocol};
 use crate::ftp::control::{Control, Loop};
 use crate::ftp::data::Sockets;
 use crate::ftp::refusal::reply_to_refused_connection;
-use crate::ftp::session::{Presence, Session};
+use crate::ftp::session::{Calls, Presence, Session};
 
 /// How long a session has to end by itself once it is kicked.
 const KICK_PATIENCE: Duration = Duration::from_secs(2);
@@ -171,19 +172,22 @@ impl FtpService {
     }
 }
 
+/// What comes of `work`, or `None` if it takes longer than `patience`. What is ready at once, as most
+/// is, needs no timer: a reply for which there is room, a data connection that is there.
+async fn within<T>(patience: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    if let Poll::Ready(output) = futures_util::poll!(work.as_mut()) {
+        return Some(output);
+    }
+    tokio::time::timeout(patience, work).await.ok()
+}
+
 /// What data connections need to know of a proxy.
 fn between(proxied: Proxied) -> Option<Between> {
     Some(Between {
         address: proxied.by.ip()?,
         destination: proxied.destination,
     })
-}
-
-/// Completes when a session that was kicked has not ended by itself in time:
-/// it computes a digest, or waits for a client that does not read.
-async fn deaf_to_a_kick(presence: &Presence) {
-    presence.live.kicked().await;
-    tokio::time::sleep(KICK_PATIENCE).await;
 }
 
 impl FtpService {
@@ -219,6 +223,7 @@ impl FtpService {
             slot,
             drain: drain.clone(),
             live,
+            calls: Calls::default(),
         });
         let session = Session::new(shared, ends, Arc::clone(&presence));
         Ok(Welcomed {
@@ -247,8 +252,10 @@ impl Welcomed {
         async {
             tracing::debug!("connected");
             tokio::select! {
+                // So that the session finds out in the same poll.
+                biased;
+                () = presence.listen(KICK_PATIENCE) => tracing::info!("cut by the administrator"),
                 () = session.run() => tracing::debug!("closed"),
-                () = deaf_to_a_kick(&presence) => tracing::info!("cut by the administrator"),
             }
         }
         .instrument(span)
@@ -276,7 +283,7 @@ impl StreamService for FtpService {
             return;
         }
         let reply = reply_to_refused_connection(reason);
-        let mut line = BytesMut::new();
+        let mut line = Vec::new();
         reply.encode(&mut line);
         let _ = stream.write_all(&line).await;
     }

@@ -1,8 +1,11 @@
 //! A session's state, and which command does what to it.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -82,6 +85,65 @@ pub(crate) struct Presence {
     pub(crate) drain: Drain,
     /// Its place in the registry.
     pub(crate) live: LiveSession,
+    /// What was heard of these two.
+    pub(crate) calls: Calls,
+}
+
+impl Presence {
+    /// Hears for the session what it is called to, in the task that serves it. Completes when it was kicked
+    /// and had `patience` to end by itself: it computes a digest, or waits for a client that does not read.
+    pub(crate) async fn listen(&self, patience: Duration) {
+        let drain = async {
+            self.drain.begun().await;
+            raise(&self.calls.drain_begun).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.live.kicked() => {}
+            () = drain => {}
+        }
+        raise(&self.calls.kicked).await;
+        tokio::time::sleep(patience).await;
+    }
+}
+
+/// What a session is called to from outside of it, as flags for the session, which are raised by the
+/// task that serves it ([`Presence::listen`]). It begins to wait once for that; to begin with each command
+/// costs more than most commands.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    drain_begun: AtomicBool,
+    kicked: AtomicBool,
+}
+
+impl Calls {
+    /// Completes once the server drains. Wakes nobody: [`Presence::listen`] has its task polled again.
+    pub(crate) async fn drain_begun(&self) {
+        raised(&self.drain_begun).await;
+    }
+
+    /// Completes once the session is to end. Wakes nobody, as above.
+    pub(crate) async fn kicked(&self) {
+        raised(&self.kicked).await;
+    }
+}
+
+/// Raises a flag, and has the task polled again: what looks at the flag may have been polled before this.
+async fn raise(flag: &AtomicBool) {
+    flag.store(true, Ordering::Relaxed);
+    poll_fn(|context| {
+        context.waker().wake_by_ref();
+        Poll::Ready(())
+    })
+    .await;
+}
+
+async fn raised(flag: &AtomicBool) {
+    poll_fn(|_| match flag.load(Ordering::Relaxed) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
 }
 
 /// The TLS of a session.
@@ -294,6 +356,11 @@ impl Session {
     /// Its place in the registry.
     pub(crate) fn live(&self) -> &LiveSession {
         &self.presence.live
+    }
+
+    /// What it is called to from outside.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.presence.calls
     }
 
     pub(super) fn approach(&self) -> Approach {

@@ -7,6 +7,7 @@ use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Respo
 use russh::server::{Session as Peer, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelWriteHalf, Pty, Sig};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 use wharf_model::AccountName;
@@ -445,7 +446,7 @@ impl Handler for Session {
         _peer: &mut Peer,
     ) -> Result<(), Self::Error> {
         self.link.activity.note();
-        self.link.live.note_activity();
+        self.link.live.note_activity(Instant::now());
         // Never waits: what comes in must not hold up what goes out.
         if self.backlog.is_flooded() {
             self.link.end(Farewell::PastWindows);

@@ -43,6 +43,9 @@ const LOOK_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes for which there is room at once where a receiver keeps up.
 const MUCH_BYTES: u64 = 256 * 1024;
 
+/// Bytes of a page, and of what is cleared to read a file that is no longer.
+const PAGE_BYTES: usize = 4096;
+
 /// How long a thread waits for room. Dozens of downloads on two processors have each of them
 /// wait for some milliseconds; a receiver far away is better waited for without a thread.
 const MOMENT: Timespec = Timespec {
@@ -139,7 +142,15 @@ pub(super) fn send_small(
     let Ok(count @ 1..=SMALL_BYTES) = usize::try_from(end.saturating_sub(start)) else {
         return Ok(start);
     };
-    let mut buffer = [0; SMALL_BYTES];
+    // Most are a page at most, and to clear more would take longer than to fill that.
+    let (mut page, mut pages);
+    let buffer: &mut [u8] = if count <= PAGE_BYTES {
+        page = [0; PAGE_BYTES];
+        &mut page
+    } else {
+        pages = [0; SMALL_BYTES];
+        &mut pages
+    };
     let content = buffer.get_mut(..count).unwrap_or_default();
     // An error here comes again from sendfile, which reports it.
     let length = read_resident(file, start, content).unwrap_or(0);

@@ -43,6 +43,8 @@ pub(crate) struct Setting {
     pub(crate) door: Arc<Door>,
     pub(crate) service: Arc<FtpService>,
     pub(crate) slots: ConnectionSlots,
+    /// Of the sessions over pipes.
+    pub(crate) drain: Drain,
     directory: tempfile::TempDir,
 }
 
@@ -167,6 +169,7 @@ async fn furnished(
         service: Arc::new(service(Arc::clone(&door))),
         door,
         slots: ConnectionSlots::new(limits),
+        drain: Drain::new(),
         directory,
     }
 }
@@ -196,7 +199,7 @@ impl Setting {
             peer: peer.into(),
             local: Endpoint::Tcp("127.0.0.1:21".parse().expect("an address")),
             proxy: None,
-            drain: Drain::new(),
+            drain: self.drain.clone(),
             slot: self.slots.take(&peer.into()).expect("free"),
         };
         tokio::spawn(Arc::clone(&self.service).serve(connection));
