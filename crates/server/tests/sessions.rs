@@ -88,6 +88,38 @@ async fn a_line_that_comes_byte_by_byte_puts_no_timeout_off() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_without_end_puts_no_timeout_off() {
+    let setting = setting().await;
+    // More than a session reads before it lets others have their turn.
+    let connect = || setting.connect_over("127.0.0.1:50000", 1 << 20);
+    let user = setting.log_in_over(1 << 20).await;
+    tokio::time::pause();
+    for (client, flood, timeout) in [
+        (connect(), "N", TIMEOUTS.login),
+        (connect(), "NOOP\r\n", TIMEOUTS.login),
+        (user, "N", TIMEOUTS.idle),
+    ] {
+        let (mut replies, mut commands) = tokio::io::split(client.stream);
+        let taking =
+            tokio::spawn(
+                async move { tokio::io::copy(&mut replies, &mut tokio::io::sink()).await },
+            );
+        let flood = flood.repeat(100_000);
+        let flooding =
+            tokio::spawn(
+                async move { while commands.write_all(flood.as_bytes()).await.is_ok() {} },
+            );
+        let started = Instant::now();
+        while !flooding.is_finished() && started.elapsed() < timeout * 2 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let seconds = started.elapsed().as_secs();
+        assert!(seconds <= timeout.as_secs() + 1, "{seconds}");
+        taking.abort();
+    }
+}
+
+#[tokio::test]
 async fn a_quiet_session_hears_at_once_what_it_is_called_to() {
     let setting = setting().await;
     let mut kicked = setting.log_in().await;

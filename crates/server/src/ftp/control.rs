@@ -341,8 +341,13 @@ impl Loop {
                 () = calls.kicked() => return Event::Kicked,
                 heard = control.hear(), if may_read => match heard {
                     Ok(Heard::Line(line)) => return Event::Line(line),
-                    // The rest may stand behind a mark, however long ago the last line came.
-                    Ok(Heard::Part) => {}
+                    // The rest may stand behind a mark, however long ago the last line came. And who
+                    // sends without end leaves the alarm no turn.
+                    Ok(Heard::Part) => {
+                        if idle_too_long.is_some_and(|due| due <= Instant::now()) {
+                            return Event::IdleTooLong;
+                        }
+                    }
                     Ok(Heard::End) | Err(_) => return Event::Closed,
                 },
                 () = alarm.rings(due) => {
@@ -387,6 +392,10 @@ impl Loop {
             Event::Line(line) => {
                 self.last_activity = Instant::now();
                 self.session.live().note_activity(self.last_activity);
+                let login = self.session.login_deadline();
+                if login.is_some_and(|deadline| deadline <= self.last_activity) {
+                    return self.give_up();
+                }
                 let flow = self.on_line(line).await;
                 if flow != Flow::Continue {
                     return flow;
@@ -415,10 +424,7 @@ impl Loop {
                 self.rest = None;
                 self.run_waiting().await
             }
-            Event::IdleTooLong => {
-                self.queue_farewell("Nothing was heard of you for too long; closing.");
-                Flow::End
-            }
+            Event::IdleTooLong => self.give_up(),
             Event::DrainBegun => {
                 self.draining = true;
                 if self.running.is_some() {
@@ -449,6 +455,11 @@ impl Loop {
             tokio::task::coop::consume_budget().await;
         }
         Flow::Continue
+    }
+
+    fn give_up(&mut self) -> Flow {
+        self.queue_farewell("Nothing was heard of you for too long; closing.");
+        Flow::End
     }
 
     fn say_goodbye(&mut self) -> Flow {

@@ -191,7 +191,7 @@ impl Setting {
     }
 
     /// The same, over a pipe that holds so many bytes.
-    fn connect_over(&self, peer: &str, pipe_bytes: usize) -> Client {
+    pub(crate) fn connect_over(&self, peer: &str, pipe_bytes: usize) -> Client {
         let (ours, theirs) = tokio::io::duplex(pipe_bytes);
         let peer: SocketAddr = peer.parse().expect("an address");
         let connection = Connection {
