@@ -20,6 +20,12 @@ def tree(root: int) -> list[int]:
     return found
 
 
+def oldest_below(root: int) -> int:
+    """What was started first below the process and has not ended: who adopts may have others, and the dead."""
+    found = [(int(fields[19]), pid) for pid in tree(root)[1:] if (fields := stat(pid)) and fields[0] != "Z"]
+    return min(found)[1]
+
+
 def stat(pid: int) -> list[str] | None:
     """The fields of proc_pid_stat(5) from the third on."""
     try:

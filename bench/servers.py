@@ -102,7 +102,7 @@ class Server:
     @property
     def own_pid(self) -> int:
         """The server's first process."""
-        return processes.tree(self.pid)[1]
+        return processes.oldest_below(self.pid)
 
 
 def free_port() -> int:
