@@ -7,12 +7,14 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Row as _, SqlitePool};
+use sqlx::{Connection as _, Row as _, SqliteConnection, SqlitePool};
+use tokio::sync::Mutex;
 use wharf_model::{
     AccountId, AccountName, PermissionRules, Permissions, QuotaLimits, Usage, VirtualPath,
 };
@@ -39,6 +41,9 @@ const SELECT: &str = "SELECT id, name, password_hash, home, quota_bytes, quota_f
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     pool: SqlitePool,
+    /// What logins look accounts up with. The pool has each connection of its own answer before and
+    /// after each use, on that connection's thread, which takes longer than the question.
+    lookups: Arc<Mutex<Option<SqliteConnection>>>,
 }
 
 impl SqliteStore {
@@ -64,11 +69,20 @@ impl SqliteStore {
             .run(&pool)
             .await
             .map_err(|error| StoreError::Database(Box::new(error)))?;
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            lookups: Arc::default(),
+        })
     }
 
     /// Waits for what is under way and closes the file.
     pub async fn close(&self) {
+        // Locked to the end, so that nobody opens another meanwhile.
+        let mut lookups = self.lookups.lock().await;
+        if let Some(connection) = lookups.take() {
+            // What it is asked does not change anything that could be lost.
+            let _ = connection.close().await;
+        }
         self.pool.close().await;
     }
 
@@ -201,10 +215,18 @@ impl AccountStore for SqliteStore {
 
     fn find<'a>(&'a self, name: &'a AccountName) -> StoreResult<'a, Option<StoredAccount>> {
         Box::pin(async move {
+            let mut lookups = self.lookups.lock().await;
+            // Taken, so that it is closed if this fails or is dropped.
+            let mut connection = match lookups.take() {
+                Some(connection) => connection,
+                None => self.pool.acquire().await?.detach(),
+            };
             let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE name = ?")))
                 .bind(name.as_str())
-                .fetch_all(&self.pool)
+                .fetch_all(&mut connection)
                 .await?;
+            *lookups = Some(connection);
+            drop(lookups);
             Ok(read(&rows)?.map(|(account, _)| account))
         })
     }
@@ -568,6 +590,21 @@ mod tests {
 
     fn hash() -> PasswordHash {
         PasswordHash::unmatchable(&PasswordPolicy::insecure_for_tests()).expect("random")
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_closed_looks_nothing_up() {
+        let (_directory, store) = store().await;
+        let name = "alice".parse().expect("a name");
+        let closing = async {
+            for _ in 0..2 {
+                assert!(store.find(&name).await.expect("asked").is_none());
+            }
+            let ((), late) = tokio::join!(store.close(), store.find(&name));
+            late
+        };
+        let late = tokio::time::timeout(Duration::from_secs(60), closing).await;
+        assert!(late.expect("closes").is_err());
     }
 
     #[tokio::test]
