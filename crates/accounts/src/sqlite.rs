@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
@@ -28,6 +28,10 @@ use crate::throttle::{Ban, MAX_BANS, PeerNetwork};
 /// How long a writer waits for another.
 const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a connection is kept for look-ups, as long as the pool keeps one that is idle: should
+/// somebody put another file in the place of this, logins find it as all else does.
+const KEPT_FOR: Duration = Duration::from_secs(10 * 60);
+
 /// Connections at one time; SQLite has one writer anyway.
 const MAX_CONNECTIONS: u32 = 4;
 
@@ -43,7 +47,14 @@ pub struct SqliteStore {
     pool: SqlitePool,
     /// What logins look accounts up with. The pool has each connection of its own answer before and
     /// after each use, on that connection's thread, which takes longer than the question.
-    lookups: Arc<Mutex<Option<SqliteConnection>>>,
+    lookups: Arc<Mutex<Option<Kept>>>,
+}
+
+/// A connection, and since when it is open.
+#[derive(Debug)]
+struct Kept {
+    connection: SqliteConnection,
+    opened: Instant,
 }
 
 impl SqliteStore {
@@ -79,9 +90,9 @@ impl SqliteStore {
     pub async fn close(&self) {
         // Locked to the end, so that nobody opens another meanwhile.
         let mut lookups = self.lookups.lock().await;
-        if let Some(connection) = lookups.take() {
+        if let Some(kept) = lookups.take() {
             // What it is asked does not change anything that could be lost.
-            let _ = connection.close().await;
+            let _ = kept.connection.close().await;
         }
         self.pool.close().await;
     }
@@ -217,15 +228,20 @@ impl AccountStore for SqliteStore {
         Box::pin(async move {
             let mut lookups = self.lookups.lock().await;
             // Taken, so that it is closed if this fails or is dropped.
-            let mut connection = match lookups.take() {
-                Some(connection) => connection,
-                None => self.pool.acquire().await?.detach(),
+            let mut kept = match lookups.take() {
+                Some(kept) if kept.opened.elapsed() < KEPT_FOR => kept,
+                _ if self.pool.is_closed() => return Err(sqlx::Error::PoolClosed.into()),
+                _ => Kept {
+                    connection: SqliteConnection::connect_with(&self.pool.connect_options())
+                        .await?,
+                    opened: Instant::now(),
+                },
             };
             let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE name = ?")))
                 .bind(name.as_str())
-                .fetch_all(&mut connection)
+                .fetch_all(&mut kept.connection)
                 .await?;
-            *lookups = Some(connection);
+            *lookups = Some(kept);
             drop(lookups);
             Ok(read(&rows)?.map(|(account, _)| account))
         })
