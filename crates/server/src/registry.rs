@@ -62,11 +62,15 @@ impl Kick {
         self.waiter.wake();
     }
 
+    fn is_given(&self) -> bool {
+        self.given.load(Ordering::Acquire)
+    }
+
     async fn felt(&self) {
         poll_fn(|context| {
             // Before the flag is read, so that a kick between the two wakes this.
             self.waiter.register(context.waker());
-            match self.given.load(Ordering::Acquire) {
+            match self.is_given() {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             }
@@ -235,6 +239,11 @@ impl LiveSession {
     /// last is woken. Dropping the future is safe.
     pub async fn kicked(&self) {
         self.record.kick.felt().await;
+    }
+
+    /// Whether the session was asked to end.
+    pub fn is_kicked(&self) -> bool {
+        self.record.kick.is_given()
     }
 
     /// Where its transfers are taken in.

@@ -331,14 +331,14 @@ impl Loop {
                 alarm,
                 ..
             } = self;
-            let calls = session.calls();
+            let presence = session.presence();
             tokio::select! {
                 // The transfer comes last: one that never has to wait uses up what the runtime
                 // gives a task at a time, and nothing behind it would be heard. And a client that
                 // is gone is seen before the end of what it was sending.
                 biased;
-                () = calls.drain_begun(), if !*draining => return Event::DrainBegun,
-                () = calls.kicked() => return Event::Kicked,
+                () = presence.draining(), if !*draining => return Event::DrainBegun,
+                () = presence.kicked() => return Event::Kicked,
                 heard = control.hear(), if may_read => match heard {
                     Ok(Heard::Line(line)) => return Event::Line(line),
                     // The rest may stand behind a mark, however long ago the last line came. And who

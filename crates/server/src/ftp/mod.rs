@@ -16,6 +16,7 @@ mod session;
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::Duration;
@@ -32,7 +33,7 @@ use crate::door::{Door, Protocol};
 use crate::ftp::control::{Control, Loop};
 use crate::ftp::data::Sockets;
 use crate::ftp::refusal::reply_to_refused_connection;
-use crate::ftp::session::{Calls, Presence, Session};
+use crate::ftp::session::{Presence, Session};
 
 /// How long a session has to end by itself once it is kicked.
 const KICK_PATIENCE: Duration = Duration::from_secs(2);
@@ -223,7 +224,7 @@ impl FtpService {
             slot,
             drain: drain.clone(),
             live,
-            calls: Calls::default(),
+            drain_begun: AtomicBool::new(false),
         });
         let session = Session::new(shared, ends, Arc::clone(&presence));
         Ok(Welcomed {

@@ -85,8 +85,9 @@ pub(crate) struct Presence {
     pub(crate) drain: Drain,
     /// Its place in the registry.
     pub(crate) live: LiveSession,
-    /// What was heard of these two.
-    pub(crate) calls: Calls,
+    /// The drain has begun, as the task that serves the session has heard. It begins to wait for that
+    /// once ([`Presence::listen`]); to begin with each command costs more than most commands.
+    pub(crate) drain_begun: AtomicBool,
 }
 
 impl Presence {
@@ -95,51 +96,34 @@ impl Presence {
     pub(crate) async fn listen(&self, patience: Duration) {
         let drain = async {
             self.drain.begun().await;
-            raise(&self.calls.drain_begun).await;
-            std::future::pending::<()>().await;
+            self.drain_begun.store(true, Ordering::Relaxed);
+            // The session may have looked before this.
+            poll_fn(|context| {
+                context.waker().wake_by_ref();
+                Poll::<()>::Pending
+            })
+            .await;
         };
         tokio::select! {
             () = self.live.kicked() => {}
             () = drain => {}
         }
-        raise(&self.calls.kicked).await;
         tokio::time::sleep(patience).await;
     }
-}
 
-/// What a session is called to from outside of it, as flags for the session, which are raised by the
-/// task that serves it ([`Presence::listen`]). It begins to wait once for that; to begin with each command
-/// costs more than most commands.
-#[derive(Debug, Default)]
-pub(crate) struct Calls {
-    drain_begun: AtomicBool,
-    kicked: AtomicBool,
-}
-
-impl Calls {
-    /// Completes once the server drains. Wakes nobody: [`Presence::listen`] has its task polled again.
-    pub(crate) async fn drain_begun(&self) {
-        raised(&self.drain_begun).await;
+    /// Completes once the server drains. Wakes nobody: [`Presence::listen`] does, in the same task.
+    pub(crate) async fn draining(&self) {
+        once(|| self.drain_begun.load(Ordering::Relaxed)).await;
     }
 
     /// Completes once the session is to end. Wakes nobody, as above.
     pub(crate) async fn kicked(&self) {
-        raised(&self.kicked).await;
+        once(|| self.live.is_kicked()).await;
     }
 }
 
-/// Raises a flag, and has the task polled again: what looks at the flag may have been polled before this.
-async fn raise(flag: &AtomicBool) {
-    flag.store(true, Ordering::Relaxed);
-    poll_fn(|context| {
-        context.waker().wake_by_ref();
-        Poll::Ready(())
-    })
-    .await;
-}
-
-async fn raised(flag: &AtomicBool) {
-    poll_fn(|_| match flag.load(Ordering::Relaxed) {
+async fn once(is_so: impl Fn() -> bool) {
+    poll_fn(|_| match is_so() {
         true => Poll::Ready(()),
         false => Poll::Pending,
     })
@@ -358,9 +342,9 @@ impl Session {
         &self.presence.live
     }
 
-    /// What it is called to from outside.
-    pub(crate) fn calls(&self) -> &Calls {
-        &self.presence.calls
+    /// Its connection's standing in the server.
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.presence
     }
 
     pub(super) fn approach(&self) -> Approach {
