@@ -214,34 +214,24 @@ pub async fn send(
         _ => start,
     };
     if start < end {
-        send_rest(download, start, end, stream, translation, control).await?;
+        // What is left has to wait.
+        stream.watch().map_err(TransferError::Connection)?;
     }
-    control.close(stream).await
-}
-
-/// Sends what is left by the road that is there for it.
-async fn send_rest(
-    download: &Download,
-    start: u64,
-    end: u64,
-    stream: &mut Stream,
-    translation: Translation,
-    control: &PumpControl,
-) -> Result<(), TransferError> {
-    stream.watch().map_err(TransferError::Connection)?;
     match (download.as_file(), stream.as_plain_socket(), translation) {
+        _ if start >= end => {}
         #[cfg(target_os = "linux")]
         (Some(file), Some(socket), Translation::None) => {
-            send_file(file, start, end, socket, control, &THREADS).await
+            send_file(file, start, end, socket, control, &THREADS).await?;
         }
         _ => {
             if matches!(usize::try_from(end - start), Ok(..=SMALL_BYTES)) {
                 // With TLS there is little left to send behind the content, and it goes along.
                 stream.send_full_packets();
             }
-            send_buffered(download, start, end, stream, translation, control).await
+            send_buffered(download, start, end, stream, translation, control).await?;
         }
     }
+    control.close(stream).await
 }
 
 async fn send_buffered(
