@@ -1,6 +1,6 @@
 //! A session's state, and which command does what to it.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -97,12 +97,9 @@ impl Presence {
         let drain = async {
             self.drain.begun().await;
             self.drain_begun.store(true, Ordering::Relaxed);
-            // The session may have looked before this.
-            poll_fn(|context| {
-                context.waker().wake_by_ref();
-                Poll::<()>::Pending
-            })
-            .await;
+            // The session may have looked before this. It is woken once: a transfer may go on for long.
+            tokio::task::yield_now().await;
+            pending::<()>().await;
         };
         tokio::select! {
             () = self.live.kicked() => {}
@@ -581,5 +578,56 @@ impl Session {
     /// The reply to a transfer that has ended, and its line in the log.
     pub(crate) fn transfer_finished(&mut self, finished: Finished) -> Reply {
         crate::ftp::commands::finished(finished)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::pin::pin;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Wake, Waker};
+
+    use wharf_net::{ConnectionLimits, ConnectionSlots, Peer};
+
+    use super::*;
+    use crate::registry::Registry;
+
+    /// Counts how often a task is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_session_that_stays_through_a_drain_is_woken_once_for_it() {
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000));
+        let slots = ConnectionSlots::new(ConnectionLimits {
+            total: 1,
+            per_address: 1,
+            newcomers_per_network: 1,
+        });
+        let presence = Presence {
+            slot: slots.take(&Peer::from(peer)).expect("free"),
+            drain: Drain::new(),
+            live: Registry::new().enter(Protocol::Ftp, peer),
+            drain_begun: AtomicBool::new(false),
+        };
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        let mut listening = pin!(presence.listen(Duration::MAX));
+        assert!(listening.as_mut().poll(&mut context).is_pending());
+        presence.drain.begin();
+        assert_eq!(woken.0.swap(0, Ordering::Relaxed), 1);
+        for _ in 0..10 {
+            assert!(listening.as_mut().poll(&mut context).is_pending());
+        }
+        assert!(presence.drain_begun.load(Ordering::Relaxed));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     }
 }
