@@ -8,21 +8,41 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+use std::{panic, thread};
 
 use wharf_fuzzing::TARGETS;
 
+/// Longest time for one input, which takes milliseconds: what is beyond it never ends.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 #[test]
 fn every_input_that_the_fuzzer_kept_still_holds() {
-    for (name, target) in TARGETS {
-        let inputs = files(&format!("corpus/{name}"));
-        assert!(!inputs.is_empty(), "{name} has no inputs");
-        for file in inputs {
-            let input = fs::read(&file).expect("readable");
-            if std::panic::catch_unwind(|| target(&input)).is_err() {
-                panic!("{name} fails on {}", file.display());
+    let (tell, told) = mpsc::channel();
+    let replay = thread::spawn(move || {
+        for (name, target) in TARGETS {
+            let inputs = files(&format!("corpus/{name}"));
+            assert!(!inputs.is_empty(), "{name} has no inputs");
+            for file in inputs {
+                let input = fs::read(&file).expect("readable");
+                let shown = format!("{name} on {}", file.display());
+                tell.send(shown.clone()).expect("the test waits");
+                if panic::catch_unwind(|| target(&input)).is_err() {
+                    panic!("{shown} fails");
+                }
             }
         }
+    });
+    let mut begun = String::new();
+    loop {
+        match told.recv_timeout(PATIENCE) {
+            Ok(next) => begun = next,
+            Err(RecvTimeoutError::Timeout) => panic!("{begun} does not end"),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
     }
+    replay.join().expect("as the panic above says");
 }
 
 #[test]
