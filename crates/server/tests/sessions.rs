@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use setting::{TIMEOUTS, setting, setting_in_memory, setting_on};
+use setting::{TIMEOUTS, setting, setting_in_memory, setting_on, setting_over};
 use socket2::SockRef;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, duplex};
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use wharf_net::Stream;
 use wharf_server::door::{Approach, Credential, LoginRefused, Protocol};
 use wharf_server::ftp::{Connecting, DataNetwork, Ends, PassivePorts};
 use wharf_server::registry::{Direction, Subject};
+use wharf_testkit::{ArrangedStorage, Gate};
 
 #[tokio::test]
 async fn a_client_that_does_not_log_in_is_closed_at_the_login_timeout() {
@@ -117,6 +118,24 @@ async fn a_client_that_sends_without_end_puts_no_timeout_off() {
         assert!(seconds <= timeout.as_secs() + 1, "{seconds}");
         taking.abort();
     }
+}
+
+#[tokio::test]
+async fn the_time_of_a_command_is_not_the_silence_of_its_client() {
+    let gate = Gate::closed();
+    let storage = Arc::new(ArrangedStorage::slow(gate.clone()));
+    let (_, data) = duplex(1);
+    let setting = setting_over(storage, OnePipe::of(data)).await;
+    let mut client = setting.log_in().await;
+    tokio::time::pause();
+    client.send("SIZE slow").await;
+    gate.begun().await;
+    tokio::time::sleep(2 * TIMEOUTS.idle).await;
+    gate.end();
+    client.expect("550").await;
+    let answered = Instant::now();
+    client.expect("421").await;
+    assert_eq!(answered.elapsed().as_secs(), TIMEOUTS.idle.as_secs());
 }
 
 #[tokio::test]

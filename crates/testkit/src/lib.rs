@@ -27,7 +27,7 @@ pub use openssh::{OpenSsh, Proof};
 pub use peer::Peer;
 pub use relay::DelayingRelay;
 pub use sshd::{Agent, PASSPHRASE, Sshd};
-pub use storage::{ArrangedStorage, Counts};
+pub use storage::{ArrangedStorage, Counts, Gate, SLOW};
 pub use streams::Wire;
 
 /// Longest time that any single step may take before the test fails.

@@ -1,4 +1,4 @@
-//! A storage in memory whose listings and counts a test arranges.
+//! A storage in memory whose listings, counts and waits a test arranges.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,29 +10,31 @@ use wharf_vfs::storage::{
     Batches, Links, Reserve, Rights, StagedFile, Storage, StorageResult, StoredFile, WriteMode,
 };
 
+/// The path that is slow in a storage that is.
+pub const SLOW: &[u8] = b"/slow";
+
 /// What [`MemoryStorage`] is, but for what was arranged.
 #[derive(Default)]
 pub struct ArrangedStorage {
     memory: MemoryStorage,
     entries: Option<u64>,
     counts: Option<Counts>,
+    slow: Option<Gate>,
 }
 
-/// When counts begin and end. Cheap to clone.
+/// When what a test waits for begins and ends. Cheap to clone.
 #[derive(Clone)]
-pub struct Counts {
+pub struct Gate {
     begun: Arc<Semaphore>,
     ended: Arc<Semaphore>,
-    usage: Usage,
 }
 
-impl Counts {
-    /// Each finds this, once it may end.
-    pub fn of(usage: Usage) -> Self {
+impl Gate {
+    /// Nothing has begun, and nothing may end.
+    pub fn closed() -> Self {
         Self {
             begun: Arc::new(Semaphore::new(0)),
             ended: Arc::new(Semaphore::new(0)),
-            usage,
         }
     }
 
@@ -45,6 +47,39 @@ impl Counts {
     pub fn end(&self) {
         self.ended.add_permits(1);
     }
+
+    /// Begins, and waits until it may end.
+    async fn pass(&self) {
+        self.begun.add_permits(1);
+        self.ended.acquire().await.expect("open").forget();
+    }
+}
+
+/// When counts begin and end. Cheap to clone.
+#[derive(Clone)]
+pub struct Counts {
+    gate: Gate,
+    usage: Usage,
+}
+
+impl Counts {
+    /// Each finds this, once it may end.
+    pub fn of(usage: Usage) -> Self {
+        Self {
+            gate: Gate::closed(),
+            usage,
+        }
+    }
+
+    /// Waits until one more has begun.
+    pub async fn begun(&self) {
+        self.gate.begun().await;
+    }
+
+    /// Lets one more end.
+    pub fn end(&self) {
+        self.gate.end();
+    }
 }
 
 impl ArrangedStorage {
@@ -52,6 +87,14 @@ impl ArrangedStorage {
     pub fn listing(entries: u64) -> Self {
         Self {
             entries: Some(entries),
+            ..Self::default()
+        }
+    }
+
+    /// The facts of [`SLOW`] are found once `gate` lets them.
+    pub fn slow(gate: Gate) -> Self {
+        Self {
+            slow: Some(gate),
             ..Self::default()
         }
     }
@@ -116,14 +159,19 @@ impl Storage for ArrangedStorage {
             return self.memory.measure();
         };
         Box::pin(async move {
-            counts.begun.add_permits(1);
-            counts.ended.acquire().await.expect("open").forget();
+            counts.gate.pass().await;
             Ok(counts.usage)
         })
     }
 
     fn metadata<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Entry> {
-        self.memory.metadata(path)
+        match &self.slow {
+            Some(gate) if path.as_bytes() == SLOW => Box::pin(async move {
+                gate.pass().await;
+                self.memory.metadata(path).await
+            }),
+            _ => self.memory.metadata(path),
+        }
     }
 
     fn link_metadata<'a>(&'a self, path: &'a VirtualPath) -> StorageResult<'a, Entry> {

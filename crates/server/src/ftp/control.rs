@@ -186,7 +186,8 @@ pub(crate) struct Loop {
     waiting: VecDeque<Waiting>,
     drain: Drain,
     draining: bool,
-    last_activity: Instant,
+    /// Since when it has had nothing to do but wait.
+    quiet_since: Instant,
     alarm: Alarm,
 }
 
@@ -239,7 +240,7 @@ impl Loop {
             waiting: VecDeque::new(),
             drain,
             draining: false,
-            last_activity: Instant::now(),
+            quiet_since: Instant::now(),
             alarm: Alarm::new(),
         }
     }
@@ -282,6 +283,7 @@ impl Loop {
                     self.waiting.clear();
                 }
             }
+            self.quiet_since = Instant::now();
         }
         if let Some(mut running) = self.running.take() {
             // What arrived is kept for resuming before the session is forgotten.
@@ -372,7 +374,7 @@ impl Loop {
     /// When to look behind the mark of urgent data.
     fn look_at(&self) -> Option<Instant> {
         let perhaps = self.control.perhaps_at_mark;
-        perhaps.then(|| self.last_activity + MARK_PATIENCE)
+        perhaps.then(|| self.quiet_since + MARK_PATIENCE)
     }
 
     /// When the client has been quiet for too long; never while data moves.
@@ -383,17 +385,17 @@ impl Loop {
         Some(
             self.session
                 .login_deadline()
-                .unwrap_or(self.last_activity + self.session.idle_timeout()),
+                .unwrap_or(self.quiet_since + self.session.idle_timeout()),
         )
     }
 
     async fn handle(&mut self, event: Event) -> Flow {
         match event {
             Event::Line(line) => {
-                self.last_activity = Instant::now();
-                self.session.live().note_activity(self.last_activity);
+                let now = Instant::now();
+                self.session.live().note_activity(now);
                 let login = self.session.login_deadline();
-                if login.is_some_and(|deadline| deadline <= self.last_activity) {
+                if login.is_some_and(|deadline| deadline <= now) {
                     return self.give_up();
                 }
                 let flow = self.on_line(line).await;
@@ -579,7 +581,6 @@ impl Loop {
 
     /// Says how a transfer went.
     fn finish(&mut self, mut finished: Finished) -> Flow {
-        self.last_activity = Instant::now();
         self.rest = finished.rest.take();
         let reply = self.session.transfer_finished(finished);
         self.control.queue(&reply);
