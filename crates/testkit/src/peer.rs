@@ -283,10 +283,11 @@ fn accept(listener: &TcpListener, mut command: Command, sessions: &Sessions) {
         }
         let output = OwnedFd::from(socket.try_clone().expect("a descriptor"));
         command.stdin(OwnedFd::from(socket)).stdout(output);
+        // Whoever kills the sessions while this one starts waits until it is among them.
+        let mut children = sessions.lock();
         let child = command.stderr(Stdio::null()).spawn().expect("starts");
         // The command must not keep the connection open.
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut children = sessions.lock();
         // Those that have ended are only waited for.
         children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
         children.push(child);
