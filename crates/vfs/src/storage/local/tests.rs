@@ -1318,30 +1318,81 @@ async fn a_file_in_memory_is_opened_and_read_without_another_thread() {
     assert_eq!(read.expect("at once").expect("readable"), "tent"[..]);
 }
 
+/// Files under `root`, where a test alone takes its turns; none on a file system where nobody may.
+#[cfg(target_os = "linux")]
+fn in_turn(root: Dir, taken: &'static AtomicUsize, rules: PermissionRules) -> Option<Vfs> {
+    if !super::beneath::never_waits(&root) {
+        eprintln!("skipped: the temporary directory is on no file system of this machine");
+        return None;
+    }
+    let storage = LocalStorage(Arc::new(super::Inner {
+        root: Arc::new(root),
+        never_waits: true,
+        tree: Arc::default(),
+        turns: Arc::new(Turns::alone(taken)),
+        options: LocalOptions::default(),
+    }));
+    let ledger = Ledger::new(Usage::ZERO, false, Box::new(Memory::default()));
+    let home = Home::new(Arc::new(storage), ledger);
+    Some(Vfs::new(home, rules, UNLIMITED))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_waits_for_no_other_thread_is_not_led_around_a_rule() {
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    let place = tempfile::tempdir().expect("a directory");
+    let root = Dir::open_ambient_dir(place.path(), ambient_authority()).expect("opens");
+    root.create_dir_all("locked/d").expect("made");
+    root.create_dir("open").expect("made");
+    root.write("locked/file", b"x").expect("written");
+    for (target, name) in [("../locked", "open/way"), ("locked/file", "file")] {
+        root.symlink(target, name).expect("linked");
+    }
+    let locked = root.open_dir("locked").expect("opens");
+    let rules = restricted("/locked", Permissions::empty());
+    let Some(vfs) = in_turn(root, &TAKEN, rules) else {
+        return;
+    };
+    // On a worker, and not on the thread that waits for them.
+    let uploading = tokio::spawn(async move {
+        let replace = || options(Disposition::Replace);
+        // The first marks the home as changed, which is written down elsewhere.
+        put(&vfs, "/first", b"x").await;
+        let beside = vfs.create(&path("/open/new"), replace()).now_or_never();
+        let beside = beside.expect("at once").expect("may start");
+        beside.discard().await;
+        for name in [
+            "/open/way/new",
+            "/open/way/file",
+            "/open/way/d/new",
+            "/file",
+        ] {
+            let refused = vfs.create(&path(name), replace()).await;
+            assert!(matches!(refused, Err(Refusal::NotPermitted)), "{name}");
+        }
+    });
+    uploading.await.expect("no panic");
+    let entries = |directory| {
+        let entries = locked.read_dir(directory).expect("readable");
+        entries.count()
+    };
+    assert_eq!((entries("."), entries("d")), (2, 0));
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_upload_waits_for_no_other_thread_unless_all_workers_would() {
     static TAKEN: AtomicUsize = AtomicUsize::new(0);
     let place = tempfile::tempdir().expect("a directory");
     let root = Dir::open_ambient_dir(place.path(), ambient_authority()).expect("opens");
-    if !super::beneath::never_waits(&root) {
-        eprintln!("skipped: the temporary directory is on no file system of this machine");
-        return;
-    }
     root.create_dir("d").expect("made");
     for (target, name) in [("d/file", "link"), ("d", "elsewhere")] {
         root.symlink(target, name).expect("linked");
     }
-    let storage = LocalStorage(Arc::new(super::Inner {
-        root: Arc::new(root),
-        never_waits: true,
-        tree: Arc::default(),
-        turns: Arc::new(Turns::alone(&TAKEN)),
-        options: LocalOptions::default(),
-    }));
-    let ledger = Ledger::new(Usage::ZERO, false, Box::new(Memory::default()));
-    let home = Home::new(Arc::new(storage), ledger);
-    let vfs = Vfs::new(home, PermissionRules::default(), UNLIMITED);
+    let Some(vfs) = in_turn(root, &TAKEN, PermissionRules::default()) else {
+        return;
+    };
     // On a worker, and not on the thread that waits for them.
     let uploading = tokio::spawn(async move {
         let started = |name| {
