@@ -136,6 +136,14 @@ async fn the_time_of_a_command_is_not_the_silence_of_its_client() {
     let answered = Instant::now();
     client.expect("421").await;
     assert_eq!(answered.elapsed().as_secs(), TIMEOUTS.idle.as_secs());
+    // Nor is the time that it takes to take the reply, which is longer than what the pipe holds.
+    let mut client = setting.log_in_over(8).await;
+    client.send("NOOP").await;
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    client.expect("200").await;
+    let answered = Instant::now();
+    client.expect("421").await;
+    assert_eq!(answered.elapsed().as_secs(), TIMEOUTS.idle.as_secs());
 }
 
 #[tokio::test]

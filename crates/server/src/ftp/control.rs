@@ -263,6 +263,7 @@ impl Loop {
                 break;
             }
             self.rest = None;
+            self.quiet_since = Instant::now();
             let event = self.next_event().await;
             match self.handle(event).await {
                 Flow::Continue => {}
@@ -283,7 +284,6 @@ impl Loop {
                     self.waiting.clear();
                 }
             }
-            self.quiet_since = Instant::now();
         }
         if let Some(mut running) = self.running.take() {
             // What arrived is kept for resuming before the session is forgotten.
