@@ -285,6 +285,27 @@ async fn a_handshake_that_fails_or_never_comes_closes_the_connection() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_a_handshake() {
+    for start in [TlsStart::Command, TlsStart::Connection] {
+        let Encrypted { setting, .. } = encrypted(|tls| tls.start = start).await;
+        let mut client = setting.connect_from("127.0.0.1:50000");
+        if start == TlsStart::Command {
+            client.expect("220").await;
+            client.send("AUTH TLS").await;
+            client.expect("234").await;
+        }
+        tokio::time::pause();
+        // The server waits for the first message.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let stopped = Instant::now();
+        setting.drain.begin();
+        assert_eq!(client.line().await, "");
+        assert_eq!(stopped.elapsed(), Duration::ZERO);
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
 async fn a_request_of_http_is_not_answered() {
     let encrypted = encrypted(|_| ()).await;
     let mut client = encrypted.setting.connect_from("127.0.0.1:50000");

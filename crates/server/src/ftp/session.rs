@@ -262,9 +262,13 @@ impl Session {
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let owner = TicketOwner::new(random);
         let deadline = self.started + shared.config.timeouts.login;
-        let stream = tokio::time::timeout_at(deadline, tls.server.accept(stream, owner))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        let handshake = tokio::time::timeout_at(deadline, tls.server.accept(stream, owner));
+        let stream = tokio::select! {
+            biased;
+            // Nobody is logged in yet, and a stop waits for who is.
+            () = self.presence.draining() => Err(io::Error::other("the server stops")),
+            stream = handshake => stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        }?;
         let (mut description, mut opens) = (String::new(), None);
         if let Some(stream) = stream.as_tls() {
             description = stream.description();
