@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// A running server of others, with one account and a home of its own. Killed
@@ -272,7 +272,9 @@ impl Drop for Peer {
 
 impl Sessions {
     fn lock(&self) -> MutexGuard<'_, Vec<Child>> {
-        self.children.lock().expect("nobody panics in the lock")
+        // A command that does not start is the failure, and not that of who ends the others.
+        let children = self.children.lock();
+        children.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
