@@ -11,6 +11,7 @@ use wharf_proto::sftp::{
     CheckedFile, ClientPacket, Handle, Limits, MAX_READ_BYTES, Request, RequestId, Response,
     ServerPacket, StatVfs, UserGroupNames, take_packet,
 };
+use wharf_server::activity::Activity;
 use wharf_server::registry::Transfers;
 use wharf_server::sftp::{AttributePolicy, SessionError, SftpOptions, serve};
 
@@ -110,6 +111,7 @@ impl Client {
         let options = SftpOptions {
             account: Bytes::from_static(b"alice"),
             attributes: AttributePolicy::Refuse,
+            activity: Activity::default(),
             transfers: Transfers::unseen(),
             stop: CancellationToken::new(),
         };

@@ -7,6 +7,7 @@
 //!        └─────► SshService ─► session (russh's task) ─► Door ─► programs (one task a channel)
 //! ```
 
+pub mod activity;
 pub mod door;
 pub mod exec;
 pub mod ftp;

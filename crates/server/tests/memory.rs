@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use wharf_model::{PermissionRules, QuotaLimits, Usage};
+use wharf_server::activity::Activity;
 use wharf_server::registry::Transfers;
 use wharf_server::sftp::{AttributePolicy, SftpOptions, serve};
 use wharf_testkit::ArrangedStorage;
@@ -166,6 +167,7 @@ async fn a_directory_of_a_million_entries_is_read_in_constant_memory() {
     let options = SftpOptions {
         account: Bytes::from_static(b"alice"),
         attributes: AttributePolicy::Refuse,
+        activity: Activity::default(),
         transfers: Transfers::unseen(),
         stop: CancellationToken::new(),
     };

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use wharf_proto::sftp::{RequestId, Response, ServerPacket, StatusCode};
 
 use super::refusal::{Problem, response_to};
+use crate::activity::{Activity, Running};
 
 /// Bytes of requests and answers that a session holds at one time.
 const BUDGET_BYTES: usize = 8 * 1024 * 1024;
@@ -28,6 +29,7 @@ const OUT_BYTES: usize = 256 * 1024;
 pub(super) struct Replies {
     out: UnboundedSender<Outgoing>,
     budget: Arc<Semaphore>,
+    activity: Activity,
     /// Requests that have no answer yet, but those that last.
     pub(super) all: Arc<Outstanding>,
     /// Those of them that change something.
@@ -55,6 +57,8 @@ pub(super) struct Asked {
     share: Option<OwnedSemaphorePermit>,
     nature: Nature,
     answered: bool,
+    /// However long it takes, its client is not idle.
+    _running: Running,
 }
 
 /// What a request is to those that come behind it.
@@ -70,11 +74,12 @@ pub(super) enum Nature {
 
 impl Replies {
     /// A way out, and its other end.
-    pub(super) fn new() -> (Self, Outbox) {
+    pub(super) fn new(activity: Activity) -> (Self, Outbox) {
         let (out, queue) = unbounded_channel();
         let replies = Self {
             out,
             budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
+            activity,
             all: Arc::default(),
             changes: Arc::default(),
         };
@@ -97,6 +102,7 @@ impl Replies {
             share: share.ok(),
             nature,
             answered: false,
+            _running: self.activity.start(true),
         }
     }
 

@@ -25,6 +25,7 @@ use super::handles::{Handles, MAX_HANDLES, Open, OpenFile, hand_over};
 use super::names::{self, AttributePolicy};
 use super::refusal::Problem;
 use super::replies::{Nature, Replies, Ticket};
+use crate::activity::Activity;
 use crate::registry::Transfers;
 
 /// Bytes that are read from the stream at least, if they are there.
@@ -47,6 +48,8 @@ pub struct SftpOptions {
     pub account: Bytes,
     /// What happens to changes of attributes that the account may not make.
     pub attributes: AttributePolicy,
+    /// Where it is told that a request is carried out.
+    pub activity: Activity,
     /// Where files are listed that are read or written.
     pub transfers: Transfers,
     /// Ends the session as a broken connection would: what is being written is cut.
@@ -83,7 +86,7 @@ where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let (reader, writer) = tokio::io::split(stream);
-    let (replies, outbox) = Replies::new();
+    let (replies, outbox) = Replies::new(options.activity);
     let ending = options.stop.child_token();
     let _ends_with_the_session = ending.clone().drop_guard();
     let mut writing = JoinSet::new();

@@ -12,9 +12,9 @@ use tokio::io::AsyncWrite;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::activity::Activity;
 pub use super::input::Stdin;
 use super::wire::StallTimer;
+use crate::activity::Activity;
 use crate::process::TerminalSize;
 use crate::registry::Transfers;
 use crate::transfer::Progress;
@@ -23,6 +23,8 @@ use crate::transfer::Progress;
 pub struct SessionChannel {
     /// What the peer sends. An end is what the peer meant as one; a peer that goes away is an error.
     pub stdin: Stdin,
+    /// What is at work for the peer, which is not idle then.
+    pub activity: Activity,
     /// What the peer gets. A write waits until the peer takes it.
     pub stdout: Output,
     /// What the peer gets as errors (RFC 4254 §5.2).

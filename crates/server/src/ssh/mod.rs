@@ -3,8 +3,8 @@
 //! ```text
 //! session.rs    the handler of what a peer asks for: logins and channels     login.rs     passwords and keys
 //! program.rs    what runs on a channel, by the account's policy              channel.rs   what it works with
-//! input.rs      what waits to be read, and windows                           activity.rs  idling, and a quiet moment to stop
-//! transport.rs  algorithms and bounds       wire.rs  the stream below        host_key.rs  who the server is
+//! input.rs      what waits to be read, and windows                           wire.rs      the stream below
+//! transport.rs  algorithms and bounds                                        host_key.rs  who the server is
 //! refusal.rs    the only place with codes and texts for refusals             terminal.rs  lines that a person types
 //! ```
 //!
@@ -13,7 +13,6 @@
 //! handler. Invariant: nothing of a connection outlives [`SshService::serve`]:
 //! the wire is cut and programs are dropped with its future.
 
-mod activity;
 mod channel;
 mod host_key;
 mod input;
@@ -38,11 +37,11 @@ use wharf_net::{Connection, Drain, Peer, Refused, ServiceError, Stream, StreamSe
 pub use channel::{Exit, Output, SessionChannel, Stdin, Terminal};
 pub use host_key::{HostKey, HostKeyError, HostKeyKind};
 
+use crate::activity::Activity;
 use crate::door::{Door, Protocol};
 use crate::process::ProcessRunner;
 use crate::registry::LiveSession;
 use crate::sftp::AttributePolicy;
-use activity::Activity;
 use input::Backlog;
 use refusal::{Farewell, line_to_refused_connection};
 use session::{Link, Presence, Session};

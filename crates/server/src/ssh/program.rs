@@ -17,12 +17,12 @@ use wharf_accounts::ExecPolicy;
 use wharf_model::VirtualPath;
 use wharf_proto::exec::{MAX_LINE_BYTES, Script};
 
-use super::activity::Running;
 use super::channel::{Exit, SessionChannel};
 use super::input::{Backlog, Unread, pipe};
 use super::login::Login;
 use super::session::Channels;
 use super::terminal::{self, CtrlC, NoMoreLines, Screen};
+use crate::activity::Running;
 use crate::exec::{self, ExitStatus, Streams};
 use crate::process::{self, Client, Invocation, ProcessRunner, TerminalRequest};
 use crate::registry::{Direction, LiveTransfer, Subject};
@@ -205,6 +205,7 @@ async fn sftp(attributes: AttributePolicy, login: &Login, channel: SessionChanne
     let SessionChannel {
         stdin,
         stdout,
+        activity,
         transfers,
         closed,
         ..
@@ -212,6 +213,7 @@ async fn sftp(attributes: AttributePolicy, login: &Login, channel: SessionChanne
     let options = SftpOptions {
         account: Bytes::copy_from_slice(login.account.name.as_str().as_bytes()),
         attributes,
+        activity,
         transfers,
         stop: closed,
     };

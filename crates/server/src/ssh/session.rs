@@ -14,12 +14,12 @@ use wharf_model::AccountName;
 use wharf_net::{ConnectionSlot, Drain};
 
 use super::SshShared;
-use super::activity::Activity;
 use super::channel::{Output, SessionChannel, Sink, Terminal};
 use super::input::{Backlog, Feed, Stdin, pipe};
 use super::login::{Attempts, Login, reject};
 use super::program::{Program, Programs, Report, User};
 use super::refusal::{ChannelRefusal, Farewell};
+use crate::activity::Activity;
 use crate::process::TerminalSize;
 use crate::registry::LiveSession;
 
@@ -60,7 +60,7 @@ impl Link {
     ) -> Self {
         Self {
             closed,
-            activity: Activity::new(),
+            activity: Activity::default(),
             live,
             farewells,
             login: watch::Sender::new(false),
@@ -251,6 +251,7 @@ impl Session {
         let channel = SessionChannel {
             stdout: output(None),
             stderr: output(Some(STDERR)),
+            activity: self.link.activity.clone(),
             transfers: self.link.live.transfers(),
             stdin: setup.stdin,
             environment: setup.environment,

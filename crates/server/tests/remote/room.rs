@@ -12,6 +12,7 @@ use cap_std::fs::Dir;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 use wharf_model::{PermissionRules, QuotaLimits, VirtualPath};
+use wharf_server::activity::Activity;
 use wharf_server::exec::{Streams, run};
 use wharf_server::registry::Transfers;
 use wharf_server::sftp::{AttributePolicy, SftpOptions};
@@ -116,12 +117,17 @@ pub(crate) fn sftp_options(stop: CancellationToken) -> SftpOptions {
     SftpOptions {
         account: Bytes::from_static(b"alice"),
         attributes: AttributePolicy::Refuse,
+        activity: Activity::default(),
         transfers: Transfers::unseen(),
         stop,
     }
 }
 
-async fn vfs_on(storage: Arc<dyn Storage>, rules: PermissionRules, limits: QuotaLimits) -> Vfs {
+pub(crate) async fn vfs_on(
+    storage: Arc<dyn Storage>,
+    rules: PermissionRules,
+    limits: QuotaLimits,
+) -> Vfs {
     let usage = storage.measure().await.expect("counts");
     let home = Home::new(storage, Ledger::new(usage, true, Box::new(NoJournal)));
     Vfs::new(home, rules, limits)

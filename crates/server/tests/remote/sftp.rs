@@ -1,20 +1,24 @@
 //! SFTP sessions, packet by packet.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wharf_model::{PermissionRules, Permissions, QuotaLimits, VirtualPath};
 use wharf_proto::sftp::{
     Attributes, CheckSubject, CheckedFile, ClientPacket, Handle, Limits, OpenFlags, Owner, Request,
     RequestId, Response, ServerPacket, StatVfs, StatusCode, Times, UserGroupNames, take_packet,
 };
-use wharf_server::sftp::{MAX_HANDLES, SessionError, serve};
+use wharf_server::activity::Activity;
+use wharf_server::sftp::{MAX_HANDLES, SessionError, SftpOptions, serve};
+use wharf_testkit::{ArrangedStorage, Gate};
 use wharf_vfs::Vfs;
 
-use crate::room::{Room, in_memory, in_memory_with, sftp_options};
+use crate::room::{Room, in_memory, in_memory_with, sftp_options, vfs_on};
 
 /// Bytes that wait between client and server.
 const PIPE_BYTES: usize = 64 * 1024;
@@ -35,7 +39,11 @@ struct Client {
 
 impl Client {
     async fn connect(vfs: &Vfs) -> Self {
-        let mut client = Self::begin(vfs, CancellationToken::new());
+        Self::connect_with(vfs, sftp_options(CancellationToken::new())).await
+    }
+
+    async fn connect_with(vfs: &Vfs, options: SftpOptions) -> Self {
+        let mut client = Self::begin_with(vfs, options);
         client.raw(b"\0\0\0\x05\x01\0\0\0\x03").await;
         let ServerPacket::Version {
             version: 3,
@@ -49,13 +57,17 @@ impl Client {
     }
 
     fn begin(vfs: &Vfs, stop: CancellationToken) -> Self {
+        Self::begin_with(vfs, sftp_options(stop))
+    }
+
+    fn begin_with(vfs: &Vfs, options: SftpOptions) -> Self {
         let (stream, server) = duplex(PIPE_BYTES);
         Self {
             stream,
             buffer: BytesMut::new(),
             next: 0,
             extensions: Vec::new(),
-            session: tokio::spawn(serve(server, vfs.clone(), sftp_options(stop))),
+            session: tokio::spawn(serve(server, vfs.clone(), options)),
         }
     }
 
@@ -765,6 +777,33 @@ async fn nothing_waits_for_a_digest() {
         to: text("/new/huge"),
     };
     assert_eq!(client.status(rename).await, StatusCode::Ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_for_its_answer_is_not_idle() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let gate = Gate::closed();
+    let storage = Arc::new(ArrangedStorage::slow(gate.clone()));
+    let vfs = vfs_on(storage, PermissionRules::default(), QuotaLimits::default()).await;
+    let activity = Activity::default();
+    let options = SftpOptions {
+        activity: activity.clone(),
+        ..sftp_options(CancellationToken::new())
+    };
+    let mut client = Client::connect_with(&vfs, options).await;
+    client
+        .send(Request::Stat {
+            path: text("/slow"),
+        })
+        .await;
+    gate.begun().await;
+    let idle = tokio::time::timeout(10 * PATIENCE, activity.idle(PATIENCE)).await;
+    assert!(idle.is_err());
+    gate.end();
+    client.receive().await;
+    let answered = Instant::now();
+    activity.idle(PATIENCE).await;
+    assert_eq!(answered.elapsed(), PATIENCE);
 }
 
 #[tokio::test]

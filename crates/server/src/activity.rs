@@ -1,4 +1,4 @@
-//! Whether anything happens on a connection.
+//! Whether anything happens on a connection on which several things go on at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Knows when data last went over a connection's channels, and what runs. Cheap to clone.
+/// Knows when data last went over a connection's channels, and what is at work. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Activity(Arc<Inner>);
+pub struct Activity(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -19,60 +19,62 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     last: Instant,
-    /// Commands, which may be silent for long and still be at work.
-    commands: usize,
+    /// Commands and requests, which may be silent for long and are still carried out.
+    at_work: usize,
 }
 
 /// Something that runs, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Running {
+pub struct Running {
     activity: Activity,
-    command: bool,
+    works: bool,
 }
 
 /// What is quiet for so long has ended, and its client has heard so: one that is
 /// cut off earlier would lose the end of the output.
 const QUIET: Duration = Duration::from_secs(1);
 
-impl Activity {
-    pub(super) fn new() -> Self {
+impl Default for Activity {
+    fn default() -> Self {
         let state = State {
             last: Instant::now(),
-            commands: 0,
+            at_work: 0,
         };
         Self(Arc::new(Inner {
             state: Mutex::new(state),
             ended: Notify::new(),
         }))
     }
+}
 
+impl Activity {
     /// Something has happened.
-    pub(super) fn note(&self) {
+    pub fn note(&self) {
         self.state().last = Instant::now();
     }
 
-    /// A program starts; `command` if it ends by itself.
-    pub(super) fn start(&self, command: bool) -> Running {
+    /// A program or a request starts; `works` if it does so without a person or a client, and ends.
+    pub fn start(&self, works: bool) -> Running {
         let mut state = self.state();
-        state.commands += usize::from(command);
+        state.at_work += usize::from(works);
         state.last = Instant::now();
         drop(state);
         Running {
             activity: self.clone(),
-            command,
+            works,
         }
     }
 
-    /// Completes once nothing has happened for `patience` and no command runs.
+    /// Completes once nothing has happened for `patience` and nothing is at work.
     /// Dropping the future is safe.
-    pub(super) async fn idle(&self, patience: Duration) {
+    pub async fn idle(&self, patience: Duration) {
         loop {
             let ended = self.0.ended.notified();
-            let (commands, last) = {
+            let (at_work, last) = {
                 let state = self.state();
-                (state.commands, state.last)
+                (state.at_work, state.last)
             };
-            if commands > 0 {
+            if at_work > 0 {
                 ended.await;
             } else if last.elapsed() >= patience {
                 return;
@@ -82,9 +84,9 @@ impl Activity {
         }
     }
 
-    /// Completes once nothing would be missed: no command runs, and for a
+    /// Completes once nothing would be missed: nothing is at work, and for a
     /// moment nothing has happened. Dropping the future is safe.
-    pub(super) async fn settled(&self) {
+    pub async fn settled(&self) {
         self.idle(QUIET).await;
     }
 
@@ -96,10 +98,13 @@ impl Activity {
 impl Drop for Running {
     fn drop(&mut self) {
         let mut state = self.activity.state();
-        state.commands -= usize::from(self.command);
+        state.at_work -= usize::from(self.works);
         state.last = Instant::now();
+        let rests = state.at_work == 0;
         drop(state);
-        self.activity.0.ended.notify_waiters();
+        if rests {
+            self.activity.0.ended.notify_waiters();
+        }
     }
 }
 
@@ -111,7 +116,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_command_is_not_idle_and_a_silent_session_is() {
-        let activity = Activity::new();
+        let activity = Activity::default();
         let started = Instant::now();
         let command = activity.start(true);
         let long = tokio::time::timeout(10 * MINUTE, activity.idle(MINUTE)).await;
@@ -128,7 +133,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stop_waits_for_commands_and_for_transfers_that_move() {
-        let activity = Activity::new();
+        let activity = Activity::default();
         let started = Instant::now();
         let command = activity.start(true);
         let waiting = tokio::spawn({
