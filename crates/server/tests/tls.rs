@@ -306,6 +306,22 @@ async fn a_stop_does_not_wait_for_a_handshake() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_the_end_of_tls_after_ccc() {
+    let encrypted = encrypted(|tls| tls.may_clear_control = true).await;
+    let mut client = encrypted
+        .reusing()
+        .cleared(&encrypted, EndOfTls::Unsaid)
+        .await;
+    tokio::time::pause();
+    // The server waits for the client's part.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let stopped = Instant::now();
+    encrypted.setting.drain.begin();
+    assert_eq!(client.line().await, "");
+    assert_eq!(stopped.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
 async fn a_request_of_http_is_not_answered() {
     let encrypted = encrypted(|_| ()).await;
     let mut client = encrypted.setting.connect_from("127.0.0.1:50000");

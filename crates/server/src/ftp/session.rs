@@ -262,13 +262,8 @@ impl Session {
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let owner = TicketOwner::new(random);
         let deadline = self.started + shared.config.timeouts.login;
-        let handshake = tokio::time::timeout_at(deadline, tls.server.accept(stream, owner));
-        let stream = tokio::select! {
-            biased;
-            // Nobody is logged in yet, and a stop waits for who is.
-            () = self.presence.draining() => Err(io::Error::other("the server stops")),
-            stream = handshake => stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-        }?;
+        let handshake = tls.server.accept(stream, owner);
+        let stream = self.unless_stopped(deadline, handshake).await?;
         let (mut description, mut opens) = (String::new(), None);
         if let Some(stream) = stream.as_tls() {
             description = stream.description();
@@ -294,9 +289,10 @@ impl Session {
         let Stream::Tls(tls) = stream else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        let cleared = tokio::time::timeout(patience, Box::pin(tls.end(CLEARING_GRACE)))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        let ending = Box::pin(tls.end(CLEARING_GRACE));
+        let cleared = self
+            .unless_stopped(Instant::now() + patience, ending)
+            .await?;
         if let Some(encrypted) = &mut self.encrypted {
             encrypted.control_cleared = true;
             encrypted.opens = None;
@@ -304,6 +300,22 @@ impl Session {
         self.presence.live.set_encrypted(false);
         tracing::info!("the control connection is encrypted no more (CCC)");
         Ok(cleared)
+    }
+
+    /// What begins or ends TLS below the session, until `deadline`. A stop does not wait for it:
+    /// no transfer runs meanwhile.
+    async fn unless_stopped<T>(
+        &self,
+        deadline: Instant,
+        change: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        tokio::select! {
+            biased;
+            () = self.presence.draining() => Err(io::Error::other("the server stops")),
+            changed = tokio::time::timeout_at(deadline, change) => {
+                changed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
     }
 
     pub(super) fn control_is_encrypted(&self) -> bool {
