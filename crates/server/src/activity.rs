@@ -53,7 +53,8 @@ impl Activity {
         self.state().last = Instant::now();
     }
 
-    /// A program or a request starts; `works` if it does so without a person or a client, and ends.
+    /// A program or a request starts; `works` if it is carried out and ends without
+    /// anybody's help.
     pub fn start(&self, works: bool) -> Running {
         let mut state = self.state();
         state.at_work += usize::from(works);

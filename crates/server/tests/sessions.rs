@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use setting::{TIMEOUTS, setting, setting_in_memory, setting_on, setting_over};
+use setting::{TIMEOUTS, setting, setting_in, setting_in_memory, setting_on};
 use socket2::SockRef;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, duplex};
 use tokio::time::Instant;
@@ -124,8 +124,7 @@ async fn a_client_that_sends_without_end_puts_no_timeout_off() {
 async fn the_time_of_a_command_is_not_the_silence_of_its_client() {
     let gate = Gate::closed();
     let storage = Arc::new(ArrangedStorage::slow(gate.clone()));
-    let (_, data) = duplex(1);
-    let setting = setting_over(storage, OnePipe::of(data)).await;
+    let setting = setting_in(storage).await;
     let mut client = setting.log_in().await;
     tokio::time::pause();
     client.send("SIZE slow").await;

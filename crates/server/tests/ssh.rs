@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use raw::{Raw, RawChannel, packet, string};
 use russh::client::{self};
 use russh::{Channel, ChannelMsg, Disconnect, Preferred, Sig, kex};
-use setting::{setting, setting_of};
+use setting::{setting, setting_in, setting_of};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -26,6 +26,7 @@ use wharf_server::process::{
     Invocation, Process, ProcessControl, ProcessError, ProcessRunner, TerminalSize,
 };
 use wharf_server::ssh::SshService;
+use wharf_testkit::{ArrangedStorage, Gate};
 use wharf_vfs::Home;
 
 /// A client with nothing but these exchanges of keys, by their names, and strict order.
@@ -266,6 +267,34 @@ async fn signal_of(mut channel: Channel<client::Msg>) -> String {
         }
     }
     format!("{:?}", ended.expect("told"))
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_what_was_asked_over_sftp() {
+    const INIT: &[u8] = b"\0\0\0\x05\x01\0\0\0\x03";
+    const STAT: &[u8] = b"\0\0\0\x0e\x11\0\0\0\x01\0\0\0\x05/slow";
+    let gate = Gate::closed();
+    let setting = setting_in(Arc::new(ArrangedStorage::slow(gate.clone()))).await;
+    let (stream, serving) = connect(&setting, service(&setting));
+    let (mut client, said) = open(stream).await;
+    log_in(&mut client).await;
+    let channel = client.channel_open_session().await.expect("opens");
+    channel
+        .request_subsystem(true, "sftp")
+        .await
+        .expect("sends");
+    for packet in [INIT, STAT] {
+        channel.data(packet).await.expect("sends");
+    }
+    gate.begun().await;
+    tokio::time::pause();
+    setting.drain.begin();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(!serving.is_finished());
+    gate.end();
+    let (_, text) = said.await.expect("told");
+    assert_eq!(text, "The server is stopping.");
+    serving.await.expect("no panic").expect("over TCP");
 }
 
 #[tokio::test]

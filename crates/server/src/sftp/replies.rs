@@ -57,7 +57,8 @@ pub(super) struct Asked {
     share: Option<OwnedSemaphorePermit>,
     nature: Nature,
     answered: bool,
-    /// However long it takes, its client is not idle.
+    /// However long it takes, its client is not idle. Whether the client takes the answer is
+    /// another matter: one that does not may be given up.
     _running: Running,
 }
 

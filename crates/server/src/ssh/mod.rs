@@ -69,7 +69,7 @@ pub struct SshConfig {
 pub struct Timeouts {
     /// From the connection to the login.
     pub login: Duration,
-    /// Without data on any channel while no command runs; and for output that the peer does not take.
+    /// Without data on any channel while no command runs and no request over SFTP; and for output that the peer does not take.
     pub idle: Duration,
     /// For the next byte of what is sent to it.
     pub stall: Duration,

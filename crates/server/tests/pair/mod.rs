@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 use wharf_accounts::Account;
-use wharf_net::{Connection, Drain, Endpoint, ServiceError, StreamService as _};
+use wharf_net::{Connection, Endpoint, ServiceError, StreamService as _};
 use wharf_server::process::{Invocation, Process, ProcessError, ProcessRunner};
 use wharf_server::sftp::AttributePolicy;
 use wharf_server::ssh::{HostKey, HostKeyKind, SshConfig, SshService, Timeouts};
@@ -79,7 +79,7 @@ pub(crate) fn connect(
         peer: peer.into(),
         local: Endpoint::Tcp("127.0.0.1:22".parse().expect("an address")),
         proxy: None,
-        drain: Drain::new(),
+        drain: setting.drain.clone(),
         slot: setting.slots.take(&peer.into()).expect("free"),
     };
     let serving = tokio::spawn(Arc::new(service).serve(connection));

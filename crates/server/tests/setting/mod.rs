@@ -101,17 +101,18 @@ pub(crate) async fn setting_of(
 
 /// With files in memory, and with data connections over `network`.
 pub(crate) async fn setting_in_memory(network: Arc<dyn DataNetwork>) -> Setting {
-    setting_over(Arc::new(MemoryStorage::new()), network).await
-}
-
-/// With files in `storage`, and with data connections over `network`.
-pub(crate) async fn setting_over(
-    storage: Arc<dyn Storage>,
-    network: Arc<dyn DataNetwork>,
-) -> Setting {
     let directory = tempfile::tempdir().expect("a directory");
+    let storage = Arc::new(MemoryStorage::new());
     let config = config(PassivePorts(0..=0), None);
     let service = |door| FtpService::over(network, config, door);
+    furnished(directory, ExecPolicy::Builtin, storage, service).await
+}
+
+/// With files in `storage`.
+pub(crate) async fn setting_in(storage: Arc<dyn Storage>) -> Setting {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = config(PassivePorts(0..=0), None);
+    let service = |door| FtpService::new(config, door);
     furnished(directory, ExecPolicy::Builtin, storage, service).await
 }
 
