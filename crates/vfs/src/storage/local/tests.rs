@@ -1318,9 +1318,17 @@ async fn a_file_in_memory_is_opened_and_read_without_another_thread() {
     assert_eq!(read.expect("at once").expect("readable"), "tent"[..]);
 }
 
-/// Files under `root`, where a test alone takes its turns; none on a file system where nobody may.
+/// What `furnish` makes in a directory, where a test alone takes its turns; none on a file system
+/// where nobody may.
 #[cfg(target_os = "linux")]
-fn in_turn(root: Dir, taken: &'static AtomicUsize, rules: PermissionRules) -> Option<Vfs> {
+fn in_turn(
+    taken: &'static AtomicUsize,
+    rules: PermissionRules,
+    furnish: impl FnOnce(&Dir),
+) -> Option<(tempfile::TempDir, Vfs)> {
+    let place = tempfile::tempdir().expect("a directory");
+    let root = Dir::open_ambient_dir(place.path(), ambient_authority()).expect("opens");
+    furnish(&root);
     if !super::beneath::never_waits(&root) {
         eprintln!("skipped: the temporary directory is on no file system of this machine");
         return None;
@@ -1334,24 +1342,23 @@ fn in_turn(root: Dir, taken: &'static AtomicUsize, rules: PermissionRules) -> Op
     }));
     let ledger = Ledger::new(Usage::ZERO, false, Box::new(Memory::default()));
     let home = Home::new(Arc::new(storage), ledger);
-    Some(Vfs::new(home, rules, UNLIMITED))
+    Some((place, Vfs::new(home, rules, UNLIMITED)))
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_waits_for_no_other_thread_is_not_led_around_a_rule() {
     static TAKEN: AtomicUsize = AtomicUsize::new(0);
-    let place = tempfile::tempdir().expect("a directory");
-    let root = Dir::open_ambient_dir(place.path(), ambient_authority()).expect("opens");
-    root.create_dir_all("locked/d").expect("made");
-    root.create_dir("open").expect("made");
-    root.write("locked/file", b"x").expect("written");
-    for (target, name) in [("../locked", "open/way"), ("locked/file", "file")] {
-        root.symlink(target, name).expect("linked");
-    }
-    let locked = root.open_dir("locked").expect("opens");
     let rules = restricted("/locked", Permissions::empty());
-    let Some(vfs) = in_turn(root, &TAKEN, rules) else {
+    let furnished = in_turn(&TAKEN, rules, |root| {
+        root.create_dir_all("locked/d").expect("made");
+        root.create_dir("open").expect("made");
+        root.write("locked/file", b"x").expect("written");
+        for (target, name) in [("../locked", "open/way"), ("locked/file", "file")] {
+            root.symlink(target, name).expect("linked");
+        }
+    });
+    let Some((place, vfs)) = furnished else {
         return;
     };
     // On a worker, and not on the thread that waits for them.
@@ -1373,24 +1380,22 @@ async fn an_upload_that_waits_for_no_other_thread_is_not_led_around_a_rule() {
         }
     });
     uploading.await.expect("no panic");
-    let entries = |directory| {
-        let entries = locked.read_dir(directory).expect("readable");
-        entries.count()
-    };
-    assert_eq!((entries("."), entries("d")), (2, 0));
+    let root = Dir::open_ambient_dir(place.path(), ambient_authority()).expect("opens");
+    let entries = |directory| root.read_dir(directory).expect("readable").count();
+    assert_eq!((entries("locked"), entries("locked/d")), (2, 0));
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_upload_waits_for_no_other_thread_unless_all_workers_would() {
     static TAKEN: AtomicUsize = AtomicUsize::new(0);
-    let place = tempfile::tempdir().expect("a directory");
-    let root = Dir::open_ambient_dir(place.path(), ambient_authority()).expect("opens");
-    root.create_dir("d").expect("made");
-    for (target, name) in [("d/file", "link"), ("d", "elsewhere")] {
-        root.symlink(target, name).expect("linked");
-    }
-    let Some(vfs) = in_turn(root, &TAKEN, PermissionRules::default()) else {
+    let furnished = in_turn(&TAKEN, PermissionRules::default(), |root| {
+        root.create_dir("d").expect("made");
+        for (target, name) in [("d/file", "link"), ("d", "elsewhere")] {
+            root.symlink(target, name).expect("linked");
+        }
+    });
+    let Some((_place, vfs)) = furnished else {
         return;
     };
     // On a worker, and not on the thread that waits for them.
